@@ -1,0 +1,6 @@
+"""`python -m pretint`: the same command as `pretint`."""
+
+from .cli import main
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,5 @@
+"""The `pretint` command."""
+
+
+def main() -> int:
+    return 0
