@@ -59,6 +59,11 @@ def hash_uniform(seed: int, epoch: int, ids: Int64[Tensor, " n"], stream: int) -
     return _shift_right(hash_bits(seed, epoch, ids, stream), 40).to(torch.float32) / (1 << 24)
 
 
+def step_seed(seed: int, step: int) -> int:
+    """The seed of the generator that dropout and its kin use in a step, so that a resumed run draws the same masks."""
+    return _mix_int(_mix_int(seed) ^ step) >> 1
+
+
 def hash_permutation(seed: int, epoch: int, n: int, device: torch.device | str = "cpu") -> Int64[Tensor, " n"]:
     """The order in which `n` images are seen in an epoch, a pure function of (seed, epoch).
 

@@ -1,0 +1,166 @@
+"""How does an encoder travel? A folder of `model.safetensors` and `config.json` that timm loads too, checked on the way in.
+
+`config.json` has timm's `local-dir:` form with one more key, `pretint`: what the encoder was made of, its preprocessing, the run's
+card, a checksum of the weights, and the features of a fixed picture. Loading makes sure that the weights are the ones that were
+saved and that the code still computes the same features from them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from .._version import __version__
+from ..runtime.errors import ArgumentError, PretintError, RunFolderError
+from ..runtime.files import read_json, write_json
+from ..runtime.tensors import read_tensors, tensors_checksum, write_tensors
+from .preprocess import Preprocess
+from .registry import BackboneSpec, architecture, build_from_spec
+
+FOLDER_VERSION = 1
+_TOLERANCE = 1e-4
+
+
+def fixed_picture(size: int) -> Tensor:
+    """The picture whose features are stored with the weights: uint8 (1, 3, size, size) from an integer formula."""
+    y, x = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
+    channels = [(x * (7 + 4 * c) + y * (13 + 6 * c) + (x * y) // (3 + c)) % 256 for c in range(3)]
+    return torch.stack(channels).to(torch.uint8)[None]
+
+
+def _fixed_features(encoder: nn.Module, size: int) -> Tensor:
+    """Global averages of all stages for the fixed picture, float32 on the CPU, without autocast: (Σ channels,)."""
+    training = encoder.training
+    encoder.eval()
+    with torch.inference_mode(), torch.autocast("cpu", enabled=False):
+        maps = encoder.forward_intermediates(encoder.preprocess(fixed_picture(size)), intermediates_only=True)
+    encoder.train(training)
+    return torch.cat([m.float().mean((2, 3))[0] for m in maps])
+
+
+def save_backbone(encoder: nn.Module, folder: Path | str, card: dict[str, Any] | None = None, image_size: int = 32) -> None:
+    """Writes the encoder's folder.
+
+    Args:
+        encoder: from :func:`create_backbone` or :func:`load_backbone`; a classifier is left out.
+        folder: where to; made if need be, files of an earlier save are replaced.
+        card: what people should know of it: task, data, epochs, measured accuracies … (JSON).
+        image_size: side of the images it was trained on, in pixels.
+
+    Raises:
+        ArgumentError: the encoder was not made by this library.
+    """
+    folder = Path(folder)
+    spec, preprocess = getattr(encoder, "spec", None), getattr(encoder, "preprocess", None)
+    if not isinstance(spec, BackboneSpec) or not isinstance(preprocess, Preprocess):
+        raise ArgumentError("encoder: only what create_backbone or load_backbone gave can be saved; make it with these.")
+    plain = build_from_spec(spec, preprocess.in_chans, image_size).to("cpu")
+    weights = {k: v.detach().cpu().contiguous() for k, v in encoder.state_dict().items() if k in plain.state_dict()}
+    plain.load_state_dict(weights, strict=True)
+    plain.preprocess = preprocess
+    entry, arguments = architecture(spec)
+    config = {
+        "architecture": entry,
+        "num_classes": 0,
+        "num_features": plain.num_features,
+        "pretrained_cfg": _pretrained_cfg(plain, preprocess, image_size),
+        "model_args": {"in_chans": preprocess.in_chans, "num_classes": 0, **arguments},
+        "pretint": {
+            "folder_version": FOLDER_VERSION, "pretint_version": __version__, "backbone": spec.to_dict(),
+            "preprocess": preprocess.to_dict(), "image_size": image_size, "card": card or {},
+            "weights_sha256": tensors_checksum(weights), "fixed_features": _fixed_features(plain, image_size).tolist(),
+        },
+    }  # fmt: skip
+    write_tensors(folder / "model.safetensors", weights, {"format": "pt"})
+    write_json(folder / "config.json", config)
+
+
+def _pretrained_cfg(encoder: nn.Module, preprocess: Preprocess, image_size: int) -> dict[str, Any]:
+    known = encoder.pretrained_cfg
+    channels = preprocess.in_chans
+    return {
+        "input_size": [channels, image_size, image_size],
+        "fixed_input_size": bool(known.get("fixed_input_size", False)),
+        "interpolation": "bicubic",
+        "crop_pct": 1.0,
+        "mean": [preprocess.mean] * channels,
+        "std": [preprocess.std] * channels,
+        "first_conv": known.get("first_conv"),
+        "classifier": known.get("classifier"),
+        "num_classes": 0,
+    }
+
+
+def load_backbone(folder: Path | str, *, device: torch.device | str | None = None) -> nn.Module:
+    """Loads an encoder, strictly, in evaluation mode.
+
+    Args:
+        folder: an encoder folder, or a run folder with one in it.
+        device: where to put it; the CPU by default.
+
+    Returns:
+        The encoder: `encoder(encoder.preprocess(rgb))` gives pooled features (n, num_features); `encoder.card` is what was
+        written about it.
+
+    Raises:
+        RunFolderError: files are missing or damaged, keys are missing or unexpected (they are listed), the checksum is wrong, or
+            the features of the fixed picture are not those stored.
+
+    Only sizes and names of known encoders are read from the folder: nothing named in it is imported or called.
+    """
+    folder = Path(folder)
+    if not (folder / "model.safetensors").exists() and (folder / "encoder" / "config.json").exists():
+        folder = folder / "encoder"
+    config = read_json(folder / "config.json")
+    try:
+        about = config["pretint"]
+        spec = BackboneSpec(str(about["backbone"]["name"]), str(about["backbone"]["stem"]), _sizes(about["backbone"]))
+        preprocess = Preprocess(**about["preprocess"])
+        size, version = int(about["image_size"]), int(about["folder_version"])
+        stored = torch.tensor([float(x) for x in about["fixed_features"]])
+        checksum, card = str(about["weights_sha256"]), dict(about["card"])
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, PretintError) as error:
+        raise RunFolderError(f"{folder / 'config.json'} is no encoder of Pretint ({error!r}); save it again.") from None
+    if version > FOLDER_VERSION:
+        raise RunFolderError(f"{folder} has encoder format {version}, this Pretint reads {FOLDER_VERSION}; upgrade Pretint.")
+    if not timm.is_model(spec.name.removeprefix("timm/")) or not 1 <= size <= 4096:
+        raise RunFolderError(f"{folder} names the unknown encoder {spec.name!r} or size {size}; upgrade Pretint or save it again.")
+    encoder = build_from_spec(spec, preprocess.in_chans, size)
+    _load_strictly(encoder, read_tensors(folder / "model.safetensors"), checksum, folder)
+    encoder.preprocess, encoder.spec, encoder.card = preprocess, spec, card
+    _verify_features(_fixed_features(encoder, size), stored, folder)
+    return encoder.eval().to(device or "cpu")
+
+
+def _sizes(backbone: dict[str, Any]) -> dict[str, int]:
+    options = dict(backbone["options"])
+    if not all(isinstance(v, int) and 0 < v <= 4096 for v in options.values()) or len(options) > 16:
+        raise ValueError(f"options {options} are not sizes from 1 to 4096")
+    return {str(k): v for k, v in options.items()}
+
+
+def _load_strictly(encoder: nn.Module, weights: dict[str, Tensor], checksum: str, folder: Path) -> None:
+    wanted = encoder.state_dict()
+    missing, unexpected = sorted(wanted.keys() - weights.keys()), sorted(weights.keys() - wanted.keys())
+    if missing or unexpected:
+        raise RunFolderError(f"{folder}: the weights lack {missing[:8]} and have {unexpected[:8]} too many; save it again.")
+    wrong = [k for k in wanted if wanted[k].shape != weights[k].shape]
+    if wrong:
+        raise RunFolderError(f"{folder}: the shapes of {wrong[:8]} do not fit the encoder; save it again.")
+    if tensors_checksum(weights) != checksum:
+        raise RunFolderError(f"{folder}: model.safetensors is not the file that was saved (checksum); restore it.")
+    encoder.load_state_dict(weights, strict=True)
+
+
+def _verify_features(computed: Tensor, stored: Tensor, folder: Path) -> None:
+    if computed.shape != stored.shape:
+        raise RunFolderError(f"{folder}: stored features do not fit the encoder; save it again.")
+    error = float((computed - stored).norm() / stored.norm().clamp_min(1e-12))
+    if not error <= _TOLERANCE:
+        raise RunFolderError(
+            f"{folder}: features of the fixed picture differ by {error:.1e} from those stored; the weights or the code changed."
+        )

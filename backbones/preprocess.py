@@ -1,0 +1,58 @@
+"""How does an RGB picture become an encoder's input? Explicit, and stored with the weights."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import Tensor
+
+from ..colour import GREY_FORMULAS, luma, to_float
+from ..runtime.errors import ArgumentError, UnknownNameError
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """RGB to an encoder's input: grey by a formula (one channel) or RGB (three), then (x − mean) / std.
+
+    Attributes:
+        in_chans: 1 (grey) or 3 (RGB).
+        grey: the grey formula of one-channel input: rec601, rec709, mean or lstar.
+        mean, std: the normalisation, the same for each channel, in units of 0…1.
+    """
+
+    in_chans: int = 1
+    grey: str = "rec601"
+    mean: float = 0.5
+    std: float = 0.25
+
+    def __post_init__(self) -> None:
+        if self.in_chans not in (1, 3):
+            raise ArgumentError(f"in_chans: {self.in_chans} channels can't be made from RGB pictures; use 1 (grey) or 3 (RGB).")
+        if self.grey not in GREY_FORMULAS:
+            raise UnknownNameError("grey", self.grey, GREY_FORMULAS)
+        if not self.std > 0:
+            raise ArgumentError(f"std: {self.std} must be above 0.")
+
+    def __call__(self, rgb: Tensor) -> Tensor:
+        """Network input.
+
+        Args:
+            rgb: (n, 3, h, w), uint8 or float in 0…1.
+
+        Returns:
+            float32 (n, in_chans, h, w).
+
+        Raises:
+            ArgumentError: the shape is not (n, 3, h, w).
+        """
+        if rgb.ndim != 4 or rgb.shape[1] != 3:
+            raise ArgumentError(f"images: shape {tuple(rgb.shape)} is not (n, 3, h, w); stack RGB pictures channel first.")
+        return self.normalise(luma(rgb, self.grey) if self.in_chans == 1 else to_float(rgb))
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """(x − mean) / std, for input that is grey or RGB in 0…1 already."""
+        return (x - self.mean) / self.std
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)

@@ -1,0 +1,67 @@
+"""How is a file written so that a crash never leaves half of it? Under a temporary name in the same folder, flushed, renamed.
+
+This module does without torch, so that verbs that only read results start at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+from .errors import RunFolderError
+
+
+def write_atomically(path: Path, write: bytes | Callable[[Path], None]) -> None:
+    """Replaces `path` in one step.
+
+    Args:
+        path: the final name; its folder is made if need be.
+        write: the bytes, or a function that writes the file whose (temporary) path it is given.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        if callable(write):
+            write(temporary)
+        else:
+            temporary.write_bytes(write)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """The rename itself must reach the disk; only POSIX systems can open a folder for that."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON atomically; NaN and infinity are refused, because JSON has no word for them."""
+    write_atomically(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """Reads JSON.
+
+    Raises:
+        RunFolderError: the file is missing or is no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunFolderError(f"{path} is missing; is {path.parent} a folder that Pretint wrote?") from None
+    except (ValueError, OSError, RecursionError) as error:
+        raise RunFolderError(f"{path} is no readable JSON ({error}); restore the file or run again.") from None

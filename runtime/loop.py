@@ -1,0 +1,292 @@
+"""How is a model trained? One loop for pretraining and fine-tuning: plain, resumable at any step, without waiting for the device.
+
+The loop knows nothing of tasks or encoders. It is given batches, a function from a batch to a :class:`Loss`, and a function that
+validates; it owns the optimiser's steps, the schedule, gradient accumulation and clipping, the finite check, checkpoints and
+early stopping.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Generic, NamedTuple, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from .checkpoints import Checkpoints
+from .device import Compute
+from .errors import NotFiniteError
+from .processes import sum_over_processes, world_size
+from .randomness import step_seed
+from .runlog import RunLog
+
+BatchT = TypeVar("BatchT")
+BatchT_co = TypeVar("BatchT_co", covariant=True)
+
+_POLL_SECONDS = 0.5
+
+
+class Loss(NamedTuple):
+    """A loss as two scalars, so that a mean over unequal batches or processes is right: the loss is their quotient."""
+
+    numerator: Tensor
+    denominator: Tensor
+
+
+class EpochBatches(Protocol[BatchT_co]):
+    """Batches whose order is a function of the epoch, so that a run can go on from any step."""
+
+    def __len__(self) -> int: ...
+
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[BatchT_co]: ...
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """How long and how carefully to train.
+
+    Attributes:
+        epochs: passes over the training images.
+        warmup_epochs: epochs over which the learning rate rises linearly; then it falls along a cosine to zero.
+        accumulate: batches whose gradients are added up before one optimiser step.
+        clip: largest gradient norm, or None for no clipping.
+        patience: stop after that many epochs without a better validation loss, or None to train all epochs.
+        seed: the run's seed.
+    """
+
+    epochs: int
+    warmup_epochs: float = 0.5
+    accumulate: int = 1
+    clip: float | None = 1.0
+    patience: int | None = None
+    seed: int = 0
+
+
+@dataclass
+class LoopState:
+    """Where a run is; saved with every checkpoint."""
+
+    step: int = 0
+    best: float = math.inf
+    best_epoch: int = 0
+    finished: bool = False
+    sums: tuple[float, float] = field(default=(0.0, 0.0))
+
+
+class Interrupted(KeyboardInterrupt):
+    """The run was asked to stop and did so at a step's end, after saving; `signal_number` says by which signal."""
+
+    def __init__(self, signal_number: int):
+        super().__init__(f"stopped by {signal.Signals(signal_number).name}")
+        self.signal_number = signal_number
+
+
+class _StopRequests:
+    """Turns SIGINT and SIGTERM into a flag that the loop reads at the end of a step."""
+
+    def __enter__(self) -> _StopRequests:
+        self.received: int | None = None
+        self._previous = {}
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                self._previous[number] = signal.signal(number, self._note)
+            except ValueError:  # not in the main thread: whoever owns it handles signals
+                break
+        return self
+
+    def _note(self, number: int, _frame: object) -> None:
+        self.received = number
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+
+def cosine_factor(step: int, total: int, warmup: int) -> float:
+    """Share of the peak learning rate at a step: linear warm-up, then half a cosine to zero (Loshchilov & Hutter 2017, eq. 5)."""
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    return 0.5 * (1.0 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+
+
+class Training(Generic[BatchT]):
+    """One training run.
+
+    Args:
+        model: all parameters that are trained, already placed on the device.
+        optimizer: over the model's parameters; each group's `lr` is its peak.
+        batches: the training batches.
+        loss_of: a batch to its :class:`Loss`; runs under autocast.
+        validate: to a dict with at least `validation_loss`; called after each epoch with the model in evaluation mode.
+        compute: device and precision.
+        settings: how long and how carefully.
+        log: where progress goes.
+        checkpoints: where state goes, or None to keep none.
+        on_epoch: called after each epoch with its number (from 1).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        batches: EpochBatches[BatchT],
+        loss_of: Callable[[BatchT], Loss],
+        validate: Callable[[], dict[str, float]],
+        compute: Compute,
+        settings: LoopSettings,
+        log: RunLog,
+        checkpoints: Checkpoints | None = None,
+        on_epoch: Callable[[int], None] | None = None,
+    ):
+        self.model, self.optimizer, self.batches, self.loss_of = model, optimizer, batches, loss_of
+        self.validate, self.compute, self.settings, self.log = validate, compute, settings, log
+        self.checkpoints, self.on_epoch = checkpoints, on_epoch
+        self.state = LoopState()
+        self.steps_per_epoch = optimizer_steps(len(batches), settings.accumulate)
+        self.total_steps = settings.epochs * self.steps_per_epoch
+        self._warmup = round(settings.warmup_epochs * self.steps_per_epoch)
+        self._parameters = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+        self._peaks = [group["lr"] for group in optimizer.param_groups]
+        # numerator and denominator of this epoch's training loss, and the last gradient norm: on the device, read rarely
+        self._sums = torch.zeros(2, dtype=torch.float64 if compute.device.type != "mps" else torch.float32)
+        self._sums = self._sums.to(compute.device)
+        self._norm = torch.zeros((), device=compute.device)
+
+    def resume(self) -> int:
+        """Loads the last checkpoint; returns the number of complete epochs.
+
+        Raises:
+            RunFolderError: there is none, or it does not fit the model.
+        """
+        if self.checkpoints is None:
+            raise ValueError("resume needs checkpoints")
+        self.state = LoopState(**self.checkpoints.load_last(self.model, self.optimizer))
+        self._sums.copy_(torch.tensor(self.state.sums))
+        return self.state.step // self.steps_per_epoch
+
+    def run(self) -> LoopState:
+        """Trains to the end, or until early stopping.
+
+        Raises:
+            NotFiniteError: a loss or gradient is NaN or infinite; nothing of it reaches a checkpoint.
+            Interrupted: SIGINT or SIGTERM came; the state was saved first.
+        """
+        with _StopRequests() as self._stop:
+            while self.state.step < self.total_steps and not self.state.finished:
+                epoch, offset = divmod(self.state.step, self.steps_per_epoch)
+                seconds = self._train_epoch(epoch, offset)
+                self._end_epoch(epoch + 1, seconds, self.steps_per_epoch - offset)
+        return self.state
+
+    def _train_epoch(self, epoch: int, offset: int) -> float:
+        self.model.train()
+        start = polled = time.perf_counter()
+        images, batches = 0, self.batches.epoch(epoch, offset * self.settings.accumulate)
+        for group in _grouped(batches, self.settings.accumulate):
+            torch.manual_seed(step_seed(self.settings.seed, self.state.step))
+            self._set_learning_rates()
+            images += self._step(group)
+            self.state.step += 1
+            now = time.perf_counter()
+            if now - polled > _POLL_SECONDS:
+                polled = now
+                self._show(images / (now - start), (now - start) / max(1, self.state.step - epoch * self.steps_per_epoch - offset))
+            if self._stop.received is not None:
+                self._save_and_leave(self._stop.received)
+        self._check_finite()
+        return time.perf_counter() - start
+
+    def _step(self, group: list[BatchT]) -> int:
+        """One optimiser step over the batches of one accumulation; returns the number of images."""
+        self.optimizer.zero_grad(set_to_none=True)
+        first, total = None, None
+        for batch in group:
+            with self.compute.autocast():
+                loss = self.loss_of(batch)
+            denominator = sum_over_processes(loss.denominator.detach())
+            # gradients are scaled by the first batch's denominator and put right below, when the sum of all is known
+            first = denominator if first is None else first
+            total = denominator if total is None else total + denominator
+            (loss.numerator * (world_size() / first)).backward()
+            self._sums += torch.stack([loss.numerator.detach(), loss.denominator.detach()]).to(self._sums.dtype)
+        if len(group) > 1 and first is not None and total is not None:
+            for parameter in self._parameters:
+                if parameter.grad is not None:
+                    parameter.grad.mul_(first / total)
+        self._norm = nn.utils.clip_grad_norm_(self._parameters, self.settings.clip or math.inf)
+        self.optimizer.step()
+        return sum(batch.rgb.shape[0] for batch in group)  # type: ignore[attr-defined]
+
+    def _set_learning_rates(self) -> None:
+        factor = cosine_factor(self.state.step, self.total_steps, self._warmup)
+        for group, peak in zip(self.optimizer.param_groups, self._peaks, strict=True):
+            group["lr"] = peak * factor
+
+    def _show(self, images_per_second: float, seconds_per_step: float) -> None:
+        self._check_finite()
+        numerator, denominator = self._sums.tolist()
+        left = (self.total_steps - self.state.step) * seconds_per_step
+        self.log.step(self.state.step, numerator / max(denominator, 1e-12), images_per_second, left)
+
+    def _check_finite(self) -> None:
+        """The one place that waits for the device: polled twice a second and at the end of an epoch."""
+        if not bool(torch.isfinite(self._norm) & torch.isfinite(self._sums).all()):
+            raise NotFiniteError(
+                f"The loss or a gradient is not finite near step {self.state.step}; lower --learning-rate, "
+                "use --precision fp32, or look at the images."
+            )
+
+    def _end_epoch(self, epoch: int, seconds: float, steps: int) -> None:
+        numerator, denominator = sum_over_processes(self._sums).tolist()
+        self._sums.zero_()
+        images = steps * self.settings.accumulate * getattr(self.batches, "batch_size", 0) * world_size()
+        self.model.eval()
+        measured = self.validate()
+        row = {"epoch": epoch, "train_loss": numerator / max(denominator, 1e-12), **measured}
+        row |= {"learning_rate": self.optimizer.param_groups[-1]["lr"], "images_per_second": images / seconds, "seconds": seconds}
+        validation_loss = measured["validation_loss"]
+        if not math.isfinite(validation_loss):
+            raise NotFiniteError(f"The validation loss of epoch {epoch} is {validation_loss}; lower --learning-rate.")
+        improved = validation_loss < self.state.best
+        if improved:
+            self.state.best, self.state.best_epoch = validation_loss, epoch
+        patience = self.settings.patience
+        self.state.finished = patience is not None and epoch - self.state.best_epoch >= patience
+        self.log.epoch(row)
+        self._save(best=improved)
+        if self.on_epoch is not None:
+            self.on_epoch(epoch)
+        if self.state.finished:
+            self.log.say(f"Stopped after epoch {epoch}: no better validation loss for {patience} epochs.")
+
+    def _save(self, best: bool = False) -> None:
+        if self.checkpoints is not None:
+            self.state.sums = tuple(self._sums.tolist())
+            self.checkpoints.save(self.model, self.optimizer, asdict(self.state), best=best)
+
+    def _save_and_leave(self, number: int) -> None:
+        self._check_finite()
+        self._save()
+        if self.checkpoints is not None:
+            self.log.say(f"Stopped at step {self.state.step}; the state is saved, --resume goes on from here.")
+        raise Interrupted(number)
+
+
+def optimizer_steps(batches: int, accumulate: int) -> int:
+    """Optimiser steps in an epoch: a last, smaller group of batches counts too."""
+    return math.ceil(batches / accumulate)
+
+
+def _grouped(batches: Iterator[BatchT], size: int) -> Iterator[list[BatchT]]:
+    group: list[BatchT] = []
+    for batch in batches:
+        group.append(batch)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group

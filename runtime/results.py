@@ -1,0 +1,57 @@
+"""What was measured? Reads and writes a run's `results.json`.
+
+The form: ``{"schema_version": 1, "colour": [entry, …], "transfer": [entry, …]}``. Accuracies are fractions of 1, what does not
+apply is null. An entry replaces the one with the same identifying keys, so that measuring again never doubles a row.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from .files import read_json, write_json
+from .errors import RunFolderError
+
+SCHEMA_VERSION = 1
+IDENTITY = {
+    "colour": ("data", "split", "palette", "resolution"),
+    "transfer": ("data", "pretrained_on", "protocol", "init", "labels", "seed"),
+}
+
+Entry = dict[str, Any]
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """The results of a run folder; empty lists where nothing was measured yet.
+
+    Raises:
+        RunFolderError: the file is damaged or of a newer schema.
+    """
+    path = folder / "results.json"
+    if not path.exists():
+        return {"schema_version": SCHEMA_VERSION, "colour": [], "transfer": []}
+    results = read_json(path)
+    if not isinstance(results, dict) or not all(isinstance(results.get(part, []), list) for part in IDENTITY):
+        raise RunFolderError(f"{path} does not hold results in Pretint's form; delete it and measure again.")
+    version = results.get("schema_version", 0)
+    if not isinstance(version, int) or version > SCHEMA_VERSION:
+        raise RunFolderError(f"{path} has schema {version}, this Pretint reads up to {SCHEMA_VERSION}; upgrade Pretint.")
+    return {"schema_version": SCHEMA_VERSION, "colour": results.get("colour", []), "transfer": results.get("transfer", [])}
+
+
+def add_results(folder: Path, part: str, entries: list[Entry]) -> dict[str, Any]:
+    """Merges entries into one part (`colour` or `transfer`) of a run's results and writes the file; returns all results."""
+    results = read_results(folder)
+    keys = IDENTITY[part]
+    merged = {tuple(entry.get(key) for key in keys): entry for entry in results[part]}
+    for entry in entries:
+        merged[tuple(entry.get(key) for key in keys)] = {name: _plain(value) for name, value in entry.items()}
+    results[part] = list(merged.values())
+    write_json(folder / "results.json", results)
+    return results
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN: a number that is not finite did not come out, and is null."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,151 @@
+"""What does a run leave behind, and where in its folder does each thing lie?
+
+::
+
+    config.json      settings, command, versions, format version      figures/         pictures for people and for the report
+    metrics.csv      one row an epoch                                 results.json     what was measured
+    checkpoints/     last and best                                    palette.safetensors   the palette of a palette task
+    encoder/         the encoder folder that other projects load      tensorboard/     event files
+"""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .files import read_json, write_json
+from .errors import RunFolderError
+
+FORMAT_VERSION = 1
+_CONTENTS = (
+    "checkpoints", "config.json", "encoder", "figures", "metrics.csv", "palette.safetensors",
+    "report.html", "results.json", "tensorboard",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run's folder; make one with :meth:`create` or :meth:`open`."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.resolve().name
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def encoder(self) -> Path:
+        return self.path / "encoder"
+
+    @property
+    def figures(self) -> Path:
+        return self.path / "figures"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
+    @property
+    def palette(self) -> Path:
+        return self.path / "palette.safetensors"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.csv"
+
+    @classmethod
+    def check_free(cls, path: Path, *, resume: bool, overwrite: bool) -> None:
+        """Refuses an output folder that must not be written to, before anything is computed.
+
+        Raises:
+            RunFolderError: it is a file, holds a run (and neither `resume` nor `overwrite` is set), or holds other things;
+                or `resume` is set and there is no run to go on with.
+        """
+        holds_run = (path / "config.json").is_file()
+        if path.exists() and not path.is_dir():
+            raise RunFolderError(f"--out {path} is a file; name a folder that does not exist yet.")
+        if resume:
+            if not holds_run:
+                raise RunFolderError(f"--resume: {path} holds no run to go on with; leave --resume out to start one.")
+            return
+        strangers = sorted(p.name for p in path.iterdir() if p.name not in _CONTENTS) if path.is_dir() else []
+        if strangers:
+            raise RunFolderError(f"--out {path} holds other files ({', '.join(strangers[:3])}); name a folder of its own.")
+        if holds_run and not overwrite:
+            raise RunFolderError(
+                f"--out {path} holds a run already; add --resume to go on with it, --overwrite to replace it, "
+                "or name another folder."
+            )
+
+    @classmethod
+    def create(cls, path: Path, config: dict[str, Any]) -> RunFolder:
+        """An empty run folder with its `config.json`; what an earlier run left there is removed (see :meth:`check_free`)."""
+        for name in _CONTENTS:
+            target = path / name
+            if target.is_dir() and not target.is_symlink():
+                shutil.rmtree(target)
+            else:
+                target.unlink(missing_ok=True)
+        folder = cls(path)
+        folder.figures.mkdir(parents=True, exist_ok=True)
+        write_json(path / "config.json", {"format_version": FORMAT_VERSION, **config})
+        return folder
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """An existing run's folder.
+
+        Raises:
+            RunFolderError: it is missing, is none, or was written by a newer Pretint.
+        """
+        if not (path / "config.json").is_file():
+            what = "does not exist" if not path.exists() else "is no run folder (it has no config.json)"
+            raise RunFolderError(f"{path} {what}; name the --out folder of a pretint pretrain.")
+        folder = cls(path)
+        config = folder.config
+        version = config.get("format_version")
+        if not isinstance(version, int) or "settings" not in config:
+            raise RunFolderError(f"{path} is no run folder of Pretint; name the --out folder of a pretint pretrain.")
+        if version > FORMAT_VERSION:
+            raise RunFolderError(f"{path} has format {version}, this Pretint reads up to {FORMAT_VERSION}; upgrade Pretint.")
+        return folder
+
+    @property
+    def config(self) -> dict[str, Any]:
+        config = read_json(self.path / "config.json")
+        if not isinstance(config, dict):
+            raise RunFolderError(f"{self.path / 'config.json'} is not a run's config; restore it or run again.")
+        return config
+
+    def read_metrics(self) -> list[dict[str, float]]:
+        """The rows of `metrics.csv`, numbers as floats; empty if the run has no complete epoch."""
+        if not self.metrics.is_file():
+            return []
+        with self.metrics.open(newline="", encoding="utf-8") as file:
+            return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+
+
+def find_runs(folder: Path) -> list[RunFolder]:
+    """All runs below a folder, by path; the folder itself counts too.
+
+    Raises:
+        RunFolderError: the folder is missing.
+    """
+    if not folder.is_dir():
+        raise RunFolderError(f"{folder} is no folder; name one that holds runs.")
+    found = []
+    for config in sorted(folder.rglob("config.json")):
+        if config.parent.name == "encoder":
+            continue
+        try:
+            found.append(RunFolder.open(config.parent))
+        except RunFolderError:
+            continue
+    return found

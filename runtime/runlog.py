@@ -1,0 +1,106 @@
+"""How do people follow a run? `metrics.csv`, TensorBoard, and a progress bar (plain lines when there is no terminal)."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+import time
+from types import TracebackType
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch.utils.tensorboard import SummaryWriter
+
+from .files import write_atomically
+from .runfolder import RunFolder
+
+_PLAIN_LINE_SECONDS = 30.0
+
+
+class RunLog:
+    """Writes what happens during a run; a context manager.
+
+    Args:
+        folder: the run's folder, or None to write no files (fine-tuning inside another verb).
+        title: what the progress bar is called.
+        total_steps: optimiser steps in all.
+        keep_epochs: rows of an existing `metrics.csv` up to and with this epoch stay (resume); 0 starts afresh.
+        quiet: no progress at all.
+    """
+
+    def __init__(self, folder: RunFolder | None, title: str, total_steps: int, keep_epochs: int = 0, quiet: bool = False):
+        self._rows = [] if folder is None else [r for r in folder.read_metrics() if r.get("epoch", 0) <= keep_epochs]
+        self._folder = folder
+        self._writer = None if folder is None else SummaryWriter(str(folder.tensorboard), purge_step=keep_epochs + 1)
+        self._title, self._total = title, total_steps
+        self._console = Console(stderr=True, quiet=quiet)
+        self._bar: Progress | None = None
+        self._last_line = time.monotonic()
+
+    def __enter__(self) -> RunLog:
+        if self._console.is_terminal and not self._console.quiet:
+            self._bar = Progress(
+                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"),
+                TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=self._console,
+            )  # fmt: skip
+            self._task = self._bar.add_task(self._title, total=self._total, note="")
+            self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        if self._writer is not None:
+            self._writer.close()
+
+    def step(self, step: int, loss: float, images_per_second: float, seconds_left: float) -> None:
+        """Shows where the run is; called a few times a second at most."""
+        state = f"loss {loss:.4f} · {images_per_second:,.0f} images/s"
+        if self._bar is not None:
+            self._bar.update(self._task, completed=step, note=state)
+        elif time.monotonic() - self._last_line > _PLAIN_LINE_SECONDS:
+            self._last_line = time.monotonic()
+            self.say(f"{self._title}: step {step}/{self._total} · {state} · {seconds_left / 60:.1f} min left")
+
+    def say(self, line: str) -> None:
+        """Prints one line beside the bar, to standard error."""
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def epoch(self, row: dict[str, float]) -> None:
+        """Records an epoch's row (`epoch` counts from 1) in `metrics.csv` and TensorBoard and prints it."""
+        self._rows.append(row)
+        words = [f"{name.replace('_', ' ')} {_short(value)}" for name, value in row.items() if name != "epoch"]
+        self.say(f"{self._title}: epoch {row['epoch']:.0f} · " + " · ".join(words))
+        self._last_line = time.monotonic()
+        if self._folder is None or self._writer is None:
+            return
+        write_atomically(self._folder.metrics, _as_csv(self._rows))
+        for name, value in row.items():
+            if name != "epoch":
+                self._writer.add_scalar(name, value, int(row["epoch"]))
+        self._writer.flush()
+
+    def picture(self, name: str, picture: np.ndarray, epoch: int) -> None:
+        """Adds a picture (h, w, 3) uint8 to TensorBoard."""
+        if self._writer is not None:
+            self._writer.add_image(name, picture, epoch, dataformats="HWC")
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.4g}"
+
+
+def _as_csv(rows: list[dict[str, float]]) -> bytes:
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def note(line: str) -> None:
+    """One line for the person at the terminal, on standard error, so that standard output stays for results."""
+    print(line, file=sys.stderr, flush=True)
