@@ -1,5 +1,86 @@
-"""The `pretint` command."""
+"""The `pretint` command: tyro over the recipes, errors to sentences, nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from ._version import __version__
+from .runtime.errors import PretintError, UnknownNameError
+
+# verb: (config, function, what it does); the recipe is imported only when its verb is called
+VERBS: dict[str, tuple[str, str, str]] = {
+    "demo": ("DemoConfig", "demo", "pretrain on generated scenes, probe, and write a report: the whole way in minutes"),
+    "pretrain": ("PretrainConfig", "pretrain", "teach an encoder by colourization"),
+    "probe": ("ProbeConfig", "probe", "judge a run's frozen encoder by a linear probe, beside random weights"),
+    "finetune": ("FinetuneConfig", "finetune", "fine-tune a run's encoder, beside the same network from scratch"),
+    "evaluate": ("EvaluateConfig", "evaluate", "measure how well a run paints a data set"),
+    "colourize": ("ColourizeConfig", "colourize", "paint photographs of any size"),
+    "report": ("ReportConfig", "report", "one self-contained page about one or more runs"),
+    "runs": ("RunsConfig", "runs", "list runs with their task, data and accuracies"),
+    "backbones": ("BackbonesConfig", "backbones", "list encoders"),
+    "tasks": ("TasksConfig", "tasks", "list colour tasks"),
+}
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one verb; returns the exit code: 0, 2 for an error the user can mend, 130 or 143 when stopped."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help"):
+        print(_help())
+        return 0
+    if words[0] in ("-V", "--version"):
+        print(f"pretint {__version__}")
+        return 0
+    try:
+        return _run(words[0], words[1:])
+    except PretintError as error:
+        print(f"pretint: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as stop:
+        print("pretint: stopped.", file=sys.stderr)
+        return 128 + getattr(stop, "signal_number", 2)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _run(verb: str, words: list[str]) -> int:
+    if verb not in VERBS:
+        raise UnknownNameError("verb", verb, VERBS)
+    import tyro
+
+    from . import recipes
+
+    config_name, function_name, sentence = VERBS[verb]
+    settings = (tyro.conf.FlagCreatePairsOff, tyro.conf.SuppressFixed)
+    config = tyro.cli(
+        getattr(recipes, config_name), args=words, prog=f"pretint {verb}", description=sentence.capitalize() + ".", config=settings
+    )
+    _show(getattr(recipes, function_name)(config), config.json)
     return 0
+
+
+def _show(outcome: Any, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(outcome.results, indent=2))
+        return
+    from rich.console import Console
+
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    for table in outcome.tables:
+        console.print(table)
+    for line in outcome.lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _help() -> str:
+    width = max(map(len, VERBS))
+    verbs = "\n".join(f"  {verb:{width}}  {sentence}" for verb, (_, _, sentence) in VERBS.items())
+    return (
+        f"pretint {__version__}: pretrain image encoders by colourization\n\nusage: pretint VERB [options]\n\n{verbs}\n\n"
+        "pretint VERB --help lists a verb's options; --json prints results for programs."
+    )

@@ -1,1 +1,38 @@
-"""."""
+"""Where images come from, and how they become batches on the device."""
+
+from .batches import AUGMENTATIONS, Batch, Batches, augment
+from .downloads import cache_root
+from .folders import list_files
+from .images import BrokenImageError, decode_image
+from .sources import SOURCES, available_splits, open_source, register_source, source_names
+from .subsets import class_balanced_subset, hold_out
+from .tensors import ImageSource, TensorSource, concatenate, is_grey
+from .toy import TOY_CLASSES, ToyColour, ToyScenes, draw_toy, make_toy, toy_colours
+
+__all__ = [
+    "AUGMENTATIONS",
+    "SOURCES",
+    "TOY_CLASSES",
+    "Batch",
+    "Batches",
+    "BrokenImageError",
+    "ImageSource",
+    "TensorSource",
+    "ToyColour",
+    "ToyScenes",
+    "augment",
+    "available_splits",
+    "cache_root",
+    "class_balanced_subset",
+    "concatenate",
+    "decode_image",
+    "draw_toy",
+    "hold_out",
+    "is_grey",
+    "list_files",
+    "make_toy",
+    "open_source",
+    "register_source",
+    "source_names",
+    "toy_colours",
+]

@@ -1,1 +1,28 @@
-"""."""
+"""How good is the colour, and how much did painting teach the encoder? Metrics, tables, figures, the report page."""
+
+from .colour_quality import ColourQuality, grey_picture
+from .figures import confusion_matrix, depth_curves, loss_curves
+from .report import ReportRun, render_report, write_report
+from .sheet import contact_sheet
+from .tables import colour_table, transfer_table
+from .transfer import INITS, PROTOCOLS, Comparison, compare, headline, transfer_row
+
+__all__ = [
+    "INITS",
+    "PROTOCOLS",
+    "ColourQuality",
+    "Comparison",
+    "ReportRun",
+    "colour_table",
+    "compare",
+    "confusion_matrix",
+    "contact_sheet",
+    "depth_curves",
+    "grey_picture",
+    "headline",
+    "loss_curves",
+    "render_report",
+    "transfer_row",
+    "transfer_table",
+    "write_report",
+]

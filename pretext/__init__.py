@@ -5,6 +5,7 @@ from .model import PretextModel
 from .painting import Painter
 from .tasks import (
     DECODES,
+    LOSSES,
     PREDICT_AT,
     TASKS,
     LabRegression,
@@ -19,6 +20,7 @@ from .tasks import (
 
 __all__ = [
     "DECODES",
+    "LOSSES",
     "PREDICT_AT",
     "TASKS",
     "LabRegression",

@@ -70,16 +70,19 @@ def _check_predict_at(predict_at: int) -> None:
         raise ArgumentError(f"predict_at: {predict_at} must be 1 (full resolution), 2 (half) or 4 (a quarter).")
 
 
-_REGRESSION_LOSSES: dict[str, Callable[..., Tensor]] = {
+_REGRESSIONS: dict[str, Callable[..., Tensor]] = {
     "mse": F.mse_loss,
     "l1": F.l1_loss,
     "huber": F.smooth_l1_loss,
 }
 
 
+LOSSES = tuple(_REGRESSIONS)
+
+
 def _regression_loss(kind: str, predictions: Tensor, targets: Tensor) -> Loss:
     """Mean over all numbers; summed by ourselves, since the fused mean has no deterministic kernel everywhere."""
-    each = _REGRESSION_LOSSES[kind](predictions.float(), targets, reduction="none")
+    each = _REGRESSIONS[kind](predictions.float(), targets, reduction="none")
     return Loss(each.sum(), torch.tensor(float(each.numel()), device=each.device))
 
 
@@ -99,8 +102,8 @@ class RGBRegression:
     palette: ClassVar[None] = None
 
     def __init__(self, preprocess: Preprocess, loss: str = "mse", keep_luma: bool = False, predict_at: int = 1):
-        if loss not in _REGRESSION_LOSSES:
-            raise UnknownNameError("loss", loss, _REGRESSION_LOSSES)
+        if loss not in LOSSES:
+            raise UnknownNameError("loss", loss, LOSSES)
         _check_predict_at(predict_at)
         self.preprocess, self.kind, self.keep_luma, self.predict_at = preprocess, loss, keep_luma, predict_at
         self.in_chans, self.grey = preprocess.in_chans, preprocess.grey
@@ -134,8 +137,8 @@ class LabRegression:
     palette: ClassVar[None] = None
 
     def __init__(self, preprocess: Preprocess, loss: str = "mse", bounded: bool = True, predict_at: int = 1):
-        if loss not in _REGRESSION_LOSSES:
-            raise UnknownNameError("loss", loss, _REGRESSION_LOSSES)
+        if loss not in LOSSES:
+            raise UnknownNameError("loss", loss, LOSSES)
         _check_predict_at(predict_at)
         self.preprocess, self.kind, self.bounded, self.predict_at = preprocess, loss, bounded, predict_at
         self.in_chans, self.grey = preprocess.in_chans, preprocess.grey

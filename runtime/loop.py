@@ -124,9 +124,7 @@ class Training(Generic[BatchT]):
         validate: to a dict with at least `validation_loss`; called after each epoch with the model in evaluation mode.
         compute: device and precision.
         settings: how long and how carefully.
-        log: where progress goes.
         checkpoints: where state goes, or None to keep none.
-        on_epoch: called after each epoch with its number (from 1).
     """
 
     def __init__(
@@ -138,13 +136,10 @@ class Training(Generic[BatchT]):
         validate: Callable[[], dict[str, float]],
         compute: Compute,
         settings: LoopSettings,
-        log: RunLog,
         checkpoints: Checkpoints | None = None,
-        on_epoch: Callable[[int], None] | None = None,
     ):
         self.model, self.optimizer, self.batches, self.loss_of = model, optimizer, batches, loss_of
-        self.validate, self.compute, self.settings, self.log = validate, compute, settings, log
-        self.checkpoints, self.on_epoch = checkpoints, on_epoch
+        self.validate, self.compute, self.settings, self.checkpoints = validate, compute, settings, checkpoints
         self.state = LoopState()
         self.steps_per_epoch = optimizer_steps(len(batches), settings.accumulate)
         self.total_steps = settings.epochs * self.steps_per_epoch
@@ -168,13 +163,18 @@ class Training(Generic[BatchT]):
         self._sums.copy_(torch.tensor(self.state.sums))
         return self.state.step // self.steps_per_epoch
 
-    def run(self) -> LoopState:
+    def run(self, log: RunLog, on_epoch: Callable[[int], None] | None = None) -> LoopState:
         """Trains to the end, or until early stopping.
+
+        Args:
+            log: where progress goes.
+            on_epoch: called after each epoch with its number (from 1), the model in evaluation mode.
 
         Raises:
             NotFiniteError: a loss or gradient is NaN or infinite; nothing of it reaches a checkpoint.
             Interrupted: SIGINT or SIGTERM came; the state was saved first.
         """
+        self.log, self.on_epoch = log, on_epoch
         with _StopRequests() as self._stop:
             while self.state.step < self.total_steps and not self.state.finished:
                 epoch, offset = divmod(self.state.step, self.steps_per_epoch)

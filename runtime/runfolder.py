@@ -4,7 +4,7 @@
 
     config.json      settings, command, versions, format version      figures/         pictures for people and for the report
     metrics.csv      one row an epoch                                 results.json     what was measured
-    checkpoints/     last and best                                    palette.safetensors   the palette of a palette task
+    checkpoints/     last and best                                    palette.json    the palette of a palette task
     encoder/         the encoder folder that other projects load      tensorboard/     event files
 """
 
@@ -21,7 +21,7 @@ from .errors import RunFolderError
 
 FORMAT_VERSION = 1
 _CONTENTS = (
-    "checkpoints", "config.json", "encoder", "figures", "metrics.csv", "palette.safetensors",
+    "checkpoints", "config.json", "encoder", "figures", "metrics.csv", "palette.json",
     "report.html", "results.json", "tensorboard",
 )  # fmt: skip
 
@@ -54,7 +54,7 @@ class RunFolder:
 
     @property
     def palette(self) -> Path:
-        return self.path / "palette.safetensors"
+        return self.path / "palette.json"
 
     @property
     def metrics(self) -> Path:

@@ -1,0 +1,157 @@
+"""How do pictures become training batches: in which order, and changed how, as a function of (seed, epoch, id)?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int64, UInt8
+from torch import Tensor
+
+from ..runtime.errors import ArgumentError, UnknownNameError
+from ..runtime.randomness import hash_permutation, hash_uniform
+from .tensors import ImageSource
+
+AUGMENTATIONS = ("none", "flip", "flip-crop")
+
+# Uses of randomness (stream numbers of runtime.randomness; 0 is the order of the epoch). A further view of the same
+# pictures adds _STREAMS_PER_VIEW, so that its flips and shifts are independent.
+_STREAM_FLIP, _STREAM_SHIFT_X, _STREAM_SHIFT_Y = 1, 2, 3
+_STREAMS_PER_VIEW = 16
+_PADDING = 4
+
+
+@dataclass
+class Batch:
+    """Pictures of one training step.
+
+    Args:
+        rgb: uint8 (b, 3, s, s), augmented.
+        ids: int64 (b,), their positions in the source.
+        labels: int64 (b,), or None.
+        view: which of several augmented views of the same pictures this is.
+    """
+
+    rgb: Tensor
+    ids: Tensor
+    labels: Tensor | None = None
+    view: int = 0
+
+
+def augment(
+    rgb: UInt8[Tensor, "b 3 h w"],
+    ids: Int64[Tensor, " b"],
+    *,
+    seed: int,
+    epoch: int,
+    mode: str = "flip-crop",
+    view: int = 0,
+) -> UInt8[Tensor, "b 3 h w"]:
+    """Flip each picture left to right half the time and shift it by up to 4 pixels each way, repeating the edge.
+
+    A pure function of (seed, epoch, id, view): no picture depends on its neighbours in the batch, nor on the device.
+    The shift is the usual crop from a picture padded by 4 (He et al. 2016, "Deep residual learning", section 4.2), with
+    the edge repeated instead of black, because a black frame would be a colour to learn.
+
+    Args:
+        rgb: uint8 (b, 3, h, w).
+        ids: int64 (b,), the same numbers the source knows them by.
+        mode: one of AUGMENTATIONS: "none", "flip", or "flip-crop" (flip and shift).
+        view: 0 for the first view of a picture in this epoch, 1 for a second one, …
+
+    Raises:
+        UnknownNameError: `mode` is none of AUGMENTATIONS.
+    """
+    if mode not in AUGMENTATIONS:
+        raise UnknownNameError("augment", mode, AUGMENTATIONS)
+    if mode == "none" or not len(rgb):
+        return rgb
+    ids = ids.to(rgb.device)
+    base = view * _STREAMS_PER_VIEW
+    h, w = rgb.shape[-2:]
+    columns = torch.arange(w, device=rgb.device).expand(len(rgb), w)  # (b, w) where each output column is read from
+    rows = torch.arange(h, device=rgb.device).expand(len(rgb), h)  # (b, h)
+    if mode == "flip-crop":
+        shift = 2 * _PADDING + 1
+        dx = (hash_uniform(seed, epoch, ids, base + _STREAM_SHIFT_X) * shift).to(torch.int64) - _PADDING
+        dy = (hash_uniform(seed, epoch, ids, base + _STREAM_SHIFT_Y) * shift).to(torch.int64) - _PADDING
+        columns = (columns + dx[:, None]).clamp_(0, w - 1)
+        rows = (rows + dy[:, None]).clamp_(0, h - 1)
+    flip = hash_uniform(seed, epoch, ids, base + _STREAM_FLIP) < 0.5
+    columns = torch.where(flip[:, None], columns.flip(1), columns)
+    index = (rows[:, :, None] * w + columns[:, None, :]).flatten(1)  # (b, h·w)
+    return rgb.flatten(2).gather(2, index[:, None].expand(-1, 3, -1)).view_as(rgb)
+
+
+class Batches:
+    """The batches of a source, epoch by epoch; any step of any epoch can be had without the ones before it.
+
+    Args:
+        source: where the pictures come from; one that does not live on `device` is read from where it is.
+        batch_size: pictures per step.
+        seed: of order and augmentation.
+        augment: one of AUGMENTATIONS.
+        shuffle: a new order each epoch; else the order of the source.
+        drop_last: leave out the last batch when it is not full.
+        device: where the batches are wanted; None: where the source lives.
+
+    Raises:
+        ArgumentError: batch size below 1, no pictures, or fewer pictures than one full batch while `drop_last`.
+        UnknownNameError: `augment` is none of AUGMENTATIONS.
+
+    >>> from pretint.data import TensorSource
+    >>> batches = Batches(TensorSource(torch.zeros(10, 3, 8, 8, dtype=torch.uint8)), 4, seed=0)
+    >>> len(batches), [len(batch.ids) for batch in batches.epoch(0)]
+    (2, [4, 4])
+    """
+
+    def __init__(
+        self,
+        source: ImageSource,
+        batch_size: int,
+        *,
+        seed: int,
+        augment: str = "flip-crop",
+        shuffle: bool = True,
+        drop_last: bool = True,
+        device: torch.device | str | None = None,
+    ):
+        if augment not in AUGMENTATIONS:
+            raise UnknownNameError("augment", augment, AUGMENTATIONS)
+        if batch_size < 1:
+            raise ArgumentError(f"batch_size: got {batch_size}; at least 1 picture per step is needed.")
+        if not len(source):
+            raise ArgumentError(f"source: {source.name!r} ({source.split}) has no pictures; at least 1 is needed.")
+        if drop_last and len(source) < batch_size:
+            raise ArgumentError(
+                f"batch_size: got {batch_size}, but {source.name!r} ({source.split}) has {len(source)} pictures; "
+                f"use a batch size of at most {len(source)}."
+            )
+        self.source, self.batch_size, self.seed = source, batch_size, seed
+        self.augment, self.shuffle, self.drop_last, self.device = augment, shuffle, drop_last, device
+        self._labels = source.labels
+
+    def __len__(self) -> int:
+        """Steps per epoch."""
+        full, rest = divmod(len(self.source), self.batch_size)
+        return full if self.drop_last or not rest else full + 1
+
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
+        """The batches of one epoch from `start_step` on, equal to those of a run that was never interrupted.
+
+        Raises:
+            ArgumentError: `start_step` is outside 0 … len(self).
+        """
+        if not 0 <= start_step <= len(self):
+            raise ArgumentError(f"start_step: got {start_step}; this epoch has steps 0 to {len(self)}.")
+        return self._steps(epoch, start_step)
+
+    def _steps(self, epoch: int, start_step: int) -> Iterator[Batch]:
+        n, device = len(self.source), self.device if self.device is not None else getattr(self.source, "device", "cpu")
+        order = hash_permutation(self.seed, epoch, n, device) if self.shuffle else torch.arange(n, device=device)
+        labels = self._labels if self._labels is None else self._labels.to(device)
+        for step in range(start_step, len(self)):
+            ids = order[step * self.batch_size : (step + 1) * self.batch_size]
+            rgb = augment(self.source.gather(ids, device), ids, seed=self.seed, epoch=epoch, mode=self.augment)
+            yield Batch(rgb, ids, None if labels is None else labels[ids])

@@ -1,0 +1,226 @@
+"""How are the pictures of a folder or a tar archive found and read, whoever packed them? Nothing is ever written."""
+
+from __future__ import annotations
+
+import bz2
+import functools
+import gzip
+import lzma
+import os
+import tarfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+import torch
+
+from ..runtime.errors import DataError
+from .images import MAX_FILE_BYTES
+from .layout import Entry, Listing, Part, is_picture_name, part_of
+from .reading import Job, decode_all
+from .tensors import TensorSource
+
+TAR_SUFFIXES = {
+    ".tar": open,
+    ".tar.gz": gzip.open,
+    ".tgz": gzip.open,
+    ".tar.xz": lzma.open,
+    ".txz": lzma.open,
+    ".tar.bz2": bz2.open,
+}
+_MAX_HEADER_BYTES = 2**20
+_MAX_TRAILING_BYTES = 2**26
+# What tarfile and the decompressors raise on damaged or hostile bytes.
+_DAMAGE = (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError, ValueError, OverflowError, RecursionError)
+
+
+def is_tar(path: Path) -> bool:
+    """Whether the name is that of a tar archive which can be read."""
+    return path.name.lower().endswith(tuple(TAR_SUFFIXES))
+
+
+def list_files(path: Path) -> Listing:
+    """All picture files of a folder or tar archive, sorted by name.
+
+    Raises:
+        DataError: the folder cannot be listed or the archive is damaged.
+    """
+    if path.is_dir():
+        return _list_folder(path)
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise DataError(f"data: {str(path)!r} cannot be read ({error.strerror}); check its permissions.") from error
+    return _list_tar(path, status.st_mtime_ns, status.st_size)
+
+
+def read_files(path: Path, split: str, size: int, *, unlabelled: bool, max_broken: float) -> TensorSource:
+    """The pictures of one split of a folder or tar archive, in the order of their names.
+
+    Raises:
+        DataError: no such split, no readable picture, a damaged archive, or more broken files than allowed.
+    """
+    listing = list_files(path)
+    part = part_of(listing, split, unlabelled)
+    jobs = _folder_jobs(part) if path.is_dir() else _tar_jobs(path, part)
+    decoded = decode_all(
+        jobs, len(part.entries), size, where=listing.where, max_broken=max_broken, refused=listing.refused
+    )
+    labels = None if part.labels is None else torch.tensor(part.labels, dtype=torch.int64)
+    images = decoded.images
+    if not decoded.good.all():
+        images, labels = images[decoded.good], labels if labels is None else labels[decoded.good]
+    return TensorSource(
+        images, labels, part.class_names, name=path.absolute().name, split=split, broken=tuple(sorted(decoded.broken))
+    )
+
+
+def _list_folder(root: Path) -> Listing:
+    """Follows links to folders (data sets are often assembled so), but never into one it is already inside of."""
+    entries: list[Entry] = []
+    ancestors: list[tuple[int, int]] = []
+
+    def walk(folder: Path, prefix: str) -> None:
+        status = folder.stat()
+        identity = (status.st_dev, status.st_ino)
+        if identity in ancestors:
+            return
+        ancestors.append(identity)
+        with os.scandir(folder) as found:
+            items = sorted(found, key=lambda item: item.name)
+        for item in items:
+            if _is_folder(item):
+                if not item.name.startswith("."):
+                    walk(folder / item.name, f"{prefix}{item.name}/")
+            elif is_picture_name(item.name):
+                entries.append(Entry(prefix + item.name, folder / item.name))
+        ancestors.pop()
+
+    try:
+        walk(root, "")
+    except OSError as error:
+        raise DataError(
+            f"data: the folder {error.filename!r} cannot be listed ({error.strerror}); check its permissions."
+        ) from error
+    return Listing(f"the folder {str(root)!r}", tuple(sorted(entries, key=lambda entry: entry.name)))
+
+
+def _is_folder(item: os.DirEntry[str]) -> bool:
+    try:
+        return item.is_dir()
+    except OSError:  # a link that leads in a circle: left to the decoder, which names it if it is called a picture
+        return False
+
+
+def _folder_jobs(part: Part) -> Iterator[Job]:
+    for row, entry in enumerate(part.entries):
+        assert isinstance(entry.place, Path)
+        yield Job(row, entry.name, entry.place)
+
+
+class _HeaderReader:
+    """A stream for tarfile to read headers from, which hostile headers cannot make go backwards or read a gigabyte."""
+
+    def __init__(self, stream: IO[bytes]):
+        self.stream, self.position, self.last = stream, 0, b""
+
+    def read(self, count: int) -> bytes:
+        if not 0 <= count <= _MAX_HEADER_BYTES:
+            raise tarfile.ReadError(f"a header claims {count} bytes")
+        self.last = self.stream.read(count)
+        self.position += len(self.last)
+        return self.last
+
+    def seek(self, position: int) -> None:
+        if position < self.position:
+            raise tarfile.ReadError("a header points backwards")
+        self.position = self.stream.seek(position)
+
+    def tell(self) -> int:
+        return self.position
+
+    def finish(self) -> None:
+        """Check the end: tarfile takes a damaged header for it, but it is a block of zeros.
+
+        Then read on, so that the decompressor compares its checksum.
+        """
+        if self.last != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError(f"no valid header at byte {self.position}")
+        trailing = 0
+        while block := self.stream.read(2**20):
+            trailing += len(block)
+            if trailing > _MAX_TRAILING_BYTES:
+                raise tarfile.ReadError("it does not end where it should")
+
+
+# An archive is listed once per process, not again for each split: listing means decompressing all of it.
+@functools.lru_cache(maxsize=4)
+def _list_tar(path: Path, mtime_ns: int, size: int) -> Listing:
+    found: dict[str, tuple[int, int]] = {}  # a later member of the same name replaces the earlier one, as on unpacking
+    refused: list[str] = []
+    try:
+        with _open_stream(path) as stream:
+            reader = _HeaderReader(stream)
+            with tarfile.open(fileobj=reader, mode="r:") as tar:  # pyright: ignore[reportArgumentType, reportCallIssue]
+                for member in tar:
+                    tar.members = []  # it would keep every member ever seen
+                    if not is_picture_name(member.name):
+                        continue
+                    reason = _why_refused(member)
+                    if reason:
+                        refused.append(f"{member.name}: {reason}")
+                    else:
+                        found[str(PurePosixPath(member.name))] = (member.offset_data, member.size)
+            reader.finish()
+    except _DAMAGE as error:
+        raise _damaged(path, error) from error
+    entries = (Entry(name, place) for name, place in _without_common_folder(found).items())
+    return Listing(f"the archive {str(path)!r}", tuple(sorted(entries, key=lambda entry: entry.name)), tuple(refused))
+
+
+def _why_refused(member: tarfile.TarInfo) -> str | None:
+    """Nothing is written to disk, so no member can do harm; these are refused because no honest data set has them."""
+    if member.name.startswith(("/", "\\")) or ".." in PurePosixPath(member.name).parts or "\0" in member.name:
+        return "its path leads out of the archive"
+    if not member.isreg() or member.issparse():
+        return "a link, device or sparse file, not a plain file"
+    if member.size > MAX_FILE_BYTES:
+        return f"has {member.size} bytes, over the limit of {MAX_FILE_BYTES}"
+    return None
+
+
+def _without_common_folder(found: dict[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
+    """Archives are usually packed as one folder: if everything lies in one that is no split, its name is left out."""
+    tops = {name.split("/", 1)[0] if "/" in name else "" for name in found}
+    top = next(iter(tops), "")
+    if len(tops) != 1 or top in ("", "train", "test", "val"):
+        return found
+    return {name[len(top) + 1 :]: place for name, place in found.items()}
+
+
+def _tar_jobs(path: Path, part: Part) -> Iterator[Job]:
+    """The members in the order in which they lie in the archive, so that one pass of decompression reads them all."""
+    rows = sorted(range(len(part.entries)), key=lambda row: part.entries[row].place)
+    try:
+        with _open_stream(path) as stream:
+            for row in rows:
+                place = part.entries[row].place
+                assert isinstance(place, tuple)
+                offset, size = place
+                stream.seek(offset)
+                content = stream.read(size)
+                if len(content) != size:
+                    raise EOFError("it ends inside a file")
+                yield Job(row, part.entries[row].name, content)
+    except _DAMAGE as error:
+        raise _damaged(path, error) from error
+
+
+def _open_stream(path: Path) -> IO[bytes]:
+    suffix = next(s for s in sorted(TAR_SUFFIXES, key=len, reverse=True) if path.name.lower().endswith(s))
+    return TAR_SUFFIXES[suffix](path, "rb")
+
+
+def _damaged(path: Path, error: BaseException) -> DataError:
+    return DataError(f"data: the archive {str(path)!r} is damaged ({error}); download it again or pack it anew.")

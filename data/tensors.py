@@ -1,0 +1,221 @@
+"""What is an image source? Pictures of one size, as one uint8 tensor that lives where the computing happens."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Int64, Shaped, UInt8
+from torch import Tensor
+
+from ..runtime.errors import ArgumentError
+
+_GREY_SAMPLE = 2048
+_CHUNK = 4096
+
+
+@runtime_checkable
+class ImageSource(Protocol):
+    """The contract of everything that training and evaluation read pictures from.
+
+    Ids are positions 0 … len(source) − 1. `labels` and `class_names` are None where the data has none; `broken` lists
+    the skipped files as "name: reason"; `fingerprint` says what the data is: equal content, equal fingerprint.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def split(self) -> str: ...
+    @property
+    def image_size(self) -> int: ...
+    @property
+    def labels(self) -> Tensor | None: ...
+    @property
+    def class_names(self) -> tuple[str, ...] | None: ...
+    @property
+    def broken(self) -> tuple[str, ...]: ...
+    @property
+    def fingerprint(self) -> str: ...
+
+    def __len__(self) -> int: ...
+    def gather(self, ids: Tensor, device: torch.device | str | None = None) -> Tensor: ...
+    def to(self, device: torch.device | str) -> ImageSource: ...
+
+
+class TensorSource:
+    """Pictures held as one uint8 tensor; :meth:`subset` gives views that share its memory.
+
+    Args:
+        images: uint8 RGB (n, 3, s, s).
+        labels: int64 (n,), class numbers from 0, or None.
+        class_names: one name per class number, or None.
+        name, split: what messages and model cards call this data.
+        broken: files that were skipped on reading, each as "name: reason".
+
+    Raises:
+        ArgumentError: the tensors do not fit each other, or are of another kind than said above.
+
+    >>> source = TensorSource(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 0, 1]))
+    >>> len(source), source.image_size, source.subset(torch.tensor([1, 3])).labels.tolist()
+    (4, 8, [1, 1])
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor | None = None,
+        class_names: tuple[str, ...] | None = None,
+        *,
+        name: str = "images",
+        split: str = "train",
+        broken: tuple[str, ...] = (),
+    ):
+        _check_images(images)
+        if labels is not None:
+            labels = _checked_labels(labels, images, class_names)
+        self._images, self._labels, self._rows = images, labels, None
+        self.class_names = tuple(class_names) if class_names is not None else None
+        self.name, self.split, self.broken = name, split, tuple(broken)
+        self._fingerprint: str | None = None
+
+    def __len__(self) -> int:
+        return len(self._images) if self._rows is None else len(self._rows)
+
+    def __repr__(self) -> str:
+        classes = "no labels" if self._labels is None else f"{len(self.class_names or ()) or 'unnamed'} classes"
+        return f"TensorSource({self.name!r}, {self.split!r}: {len(self)} pictures of {self.image_size} px, {classes})"
+
+    @property
+    def image_size(self) -> int:
+        """Side of every picture, in pixels."""
+        return self._images.shape[-1]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the pictures live."""
+        return self._images.device
+
+    @property
+    def images(self) -> UInt8[Tensor, "n 3 s s"]:
+        """All pictures (n, 3, s, s): the tensor itself, or, of a subset, a copy of its part."""
+        return self._images if self._rows is None else self._images.index_select(0, self._rows)
+
+    @property
+    def labels(self) -> Int64[Tensor, " n"] | None:
+        """Class numbers (n,) on the device of the pictures, or None."""
+        return self._labels if self._rows is None or self._labels is None else self._labels[self._rows]
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits of the SHA-256 of size, pictures and labels; computed when first asked for, then kept."""
+        if self._fingerprint is None:
+            self._fingerprint = _hash_content(self)
+        return self._fingerprint
+
+    def gather(self, ids: Int64[Tensor, " b"], device: torch.device | str | None = None) -> UInt8[Tensor, "b 3 s s"]:
+        """The pictures with these ids, on `device` (None: where the source lives)."""
+        rows = ids.to(self.device, non_blocking=True)
+        rows = rows if self._rows is None else self._rows.index_select(0, rows)
+        pictures = self._images.index_select(0, rows)
+        return pictures if device is None else pictures.to(device, non_blocking=True)
+
+    def subset(self, ids: Int64[Tensor, " m"]) -> TensorSource:
+        """A view of the pictures with these ids, in this order, without a copy; its own ids count from 0 again."""
+        rows = ids.to(self.device)
+        if len(rows) and not (int(rows.min()) >= 0 and int(rows.max()) < len(self)):
+            raise ArgumentError(
+                f"ids: between {int(rows.min())} and {int(rows.max())}, but this source has ids 0 to {len(self) - 1}."
+            )
+        return self._like(self._images, self._labels, rows if self._rows is None else self._rows[rows])
+
+    def unlabelled(self) -> TensorSource:
+        """The same pictures without labels."""
+        view = self._like(self._images, None, self._rows)
+        view.class_names = None
+        return view
+
+    def to(self, device: torch.device | str) -> TensorSource:
+        """The same source with pictures and labels on `device`."""
+        device = torch.device(device)
+        if device == self.device or (device.type == self.device.type and device.index is None):
+            return self
+        labels, rows = (t if t is None else t.to(device) for t in (self._labels, self._rows))
+        moved = self._like(self._images.to(device), labels, rows)
+        moved._fingerprint = self._fingerprint
+        return moved
+
+    def _like(self, images: Tensor, labels: Tensor | None, rows: Tensor | None) -> TensorSource:
+        """A source of the same name, split and classes over these tensors."""
+        view = TensorSource(images, None, self.class_names, name=self.name, split=self.split, broken=self.broken)
+        view._labels, view._rows = labels, rows
+        return view
+
+
+def concatenate(sources: list[TensorSource], split: str) -> TensorSource:
+    """One source with the pictures of all; labelled when every part is. Class names are those of the first part."""
+    if len(sources) == 1:
+        only = sources[0]
+        return TensorSource(only.images, only.labels, only.class_names, name=only.name, split=split, broken=only.broken)
+    parts = [source.labels for source in sources]
+    labels = torch.cat([part for part in parts if part is not None]) if all(p is not None for p in parts) else None
+    return TensorSource(
+        torch.cat([source.images for source in sources]),
+        labels,
+        sources[0].class_names if labels is not None else None,
+        name=sources[0].name,
+        split=split,
+        broken=tuple(line for source in sources for line in source.broken),
+    )
+
+
+def is_grey(source: ImageSource) -> bool:
+    """Whether no picture has any colour: red = green = blue in all pixels of up to 2,048 pictures, evenly spread.
+
+    >>> is_grey(TensorSource(torch.full((3, 3, 8, 8), 7, dtype=torch.uint8)))
+    True
+    """
+    ids = torch.linspace(0, len(source) - 1, min(len(source), _GREY_SAMPLE)).round().to(torch.int64)
+    for part in ids.split(256):
+        rgb = source.gather(part)
+        if not bool((rgb[:, :2] == rgb[:, 1:]).all()):
+            return False
+    return True
+
+
+def _check_images(images: Shaped[Tensor, ...]) -> None:
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]:
+        raise ArgumentError(
+            f"images: got {images.dtype} of shape {tuple(images.shape)}; "
+            "needed are uint8 RGB pictures of shape (n, 3, s, s)."
+        )
+
+
+def _checked_labels(labels: Tensor, images: Tensor, class_names: tuple[str, ...] | None) -> Int64[Tensor, " n"]:
+    """The labels as int64 beside the pictures, or an ArgumentError that says what does not fit."""
+    if labels.ndim != 1 or len(labels) != len(images) or labels.is_floating_point() or labels.dtype == torch.bool:
+        raise ArgumentError(
+            f"labels: got {labels.dtype} of shape {tuple(labels.shape)} for {len(images)} pictures; "
+            "needed is one integer each."
+        )
+    labels = labels.to(images.device, torch.int64)
+    if len(labels):
+        lowest, highest = int(labels.min()), int(labels.max())
+        if lowest < 0:
+            raise ArgumentError(f"labels: the smallest is {lowest}; class numbers start at 0.")
+        if class_names is not None and highest >= len(class_names):
+            raise ArgumentError(f"labels: the largest is {highest}, but there are {len(class_names)} class names.")
+    return labels
+
+
+def _hash_content(source: TensorSource) -> str:
+    """SHA-256 over shape, pixels and labels, read in chunks so that no second copy of the pictures is made."""
+    digest = hashlib.sha256(f"{len(source)} 3 {source.image_size}\n".encode())
+    for start in range(0, len(source), _CHUNK):
+        ids = torch.arange(start, min(start + _CHUNK, len(source)))
+        digest.update(source.gather(ids, "cpu").contiguous().numpy().data)
+    labels = source.labels
+    if labels is not None:
+        digest.update(b"labels\n")
+        digest.update(labels.cpu().contiguous().numpy().data)
+    return digest.hexdigest()[:16]

@@ -1,0 +1,186 @@
+"""How good does the whole network become when it may change? Fine-tuning with few or all labels."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from timm.optim import param_groups_layer_decay
+from torch import Tensor, nn
+
+from ..data import Batch, Batches, ImageSource, class_balanced_subset, hold_out
+from ..runtime.device import Compute
+from ..runtime.errors import ArgumentError, DataError
+from ..runtime.loop import Loss, LoopSettings, Training
+from ..runtime.runlog import RunLog
+from .scores import confusion_counts, top_k_accuracy
+
+_BATCHES_AT_LEAST = 16
+
+
+@dataclass(frozen=True)
+class FineTuneResult:
+    """What fine-tuning reached.
+
+    Attributes:
+        top1, top5: test accuracy, fractions of 1; top5 is None with fewer than six classes.
+        confusion: (classes, classes) int64, rows are true classes.
+        best_epoch: the epoch (from 1) with the lowest loss on held-out training images, whose weights were tested.
+        epochs: epochs trained.
+        label_ids: the training images whose labels were used.
+        seconds: wall clock of training and test.
+    """
+
+    top1: float
+    top5: float | None
+    confusion: np.ndarray
+    best_epoch: int
+    epochs: int
+    label_ids: np.ndarray
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers for JSON, without the ids."""
+        fields = {k: v for k, v in vars(self).items() if k not in ("confusion", "label_ids")}
+        return fields | {"confusion": self.confusion.tolist(), "label_count": len(self.label_ids)}
+
+
+def fine_tune(
+    encoder: nn.Module,
+    train: ImageSource,
+    test: ImageSource,
+    *,
+    labels: float = 1.0,
+    epochs: int = 10,
+    min_steps: int = 400,
+    batch_size: int = 256,
+    learning_rate: float = 1e-3,
+    weight_decay: float = 0.05,
+    layer_decay: float = 0.75,
+    augment: str = "flip-crop",
+    holdout: float = 0.1,
+    patience: int | None = None,
+    seed: int = 0,
+    compute: Compute | None = None,
+    title: str = "finetune",
+    quiet: bool = False,
+) -> FineTuneResult:
+    """Trains a copy of the encoder with a fresh classifier on labelled images and tests it once.
+
+    The epoch is chosen by the loss on held-out training images. A layer's learning rate is `learning_rate` times `layer_decay` to
+    the power of its distance from the classifier (Howard & Ruder 2018, section 3.2, through timm's `group_matcher`).
+
+    Args:
+        encoder: timm's contract, with `preprocess`; it is not changed.
+        train, test: labelled sources with the same classes.
+        labels: share of the training labels, in (0, 1]; the subset is fixed by the seed and class-balanced.
+        epochs: passes over the labelled images; more if needed for `min_steps` optimiser steps.
+        min_steps: fewest optimiser steps, so that few labels do not mean hardly any training.
+        batch_size: images a step; less if there would be under 16 steps an epoch.
+        learning_rate: of the classifier (AdamW, warm-up and cosine).
+        weight_decay: not on biases and normalisations.
+        layer_decay: in (0, 1]; 1 gives all layers the same rate, which is what training from scratch wants.
+        augment: none, flip or flip-crop.
+        holdout: share of the labelled images that chooses the epoch.
+        patience: stop after so many epochs without a better held-out loss.
+        seed: of subset, classifier and order.
+        compute: device and precision; chosen if left out.
+        title, quiet: of the progress bar.
+
+    Raises:
+        ArgumentError: labels or layer_decay out of range.
+        DataError: a source has no labels, or too few images are left.
+    """
+    compute = compute or Compute.choose()
+    ids, classes = _labelled_ids(train, test, labels, layer_decay, seed)
+    start = time.perf_counter()
+    kept, held = hold_out(train.subset(ids), holdout, seed)
+    if len(kept) < classes or len(held) == 0:
+        raise DataError(f"labels: {len(ids)} labelled images are too few to train and choose on; use a larger share.")
+    torch.manual_seed(seed)
+    model = copy.deepcopy(encoder)
+    model.reset_classifier(classes)  # type: ignore[operator]
+    model = compute.place(model)
+    chosen = train.subset(ids)
+    batch_size = max(1, min(batch_size, len(kept) // _BATCHES_AT_LEAST))
+    batches = Batches(chosen.subset(kept), batch_size, seed=seed, augment=augment, device=compute.device)
+    epochs = max(epochs, math.ceil(min_steps / len(batches)))
+    groups = param_groups_layer_decay(model, weight_decay, layer_decay=layer_decay)
+    for group in groups:
+        group["lr"] = learning_rate * group.pop("lr_scale")
+    optimizer = torch.optim.AdamW(groups, lr=learning_rate, fused=compute.device.type in ("cpu", "cuda"))
+    best = _BestWeights(model, chosen.subset(held), compute)
+    settings = LoopSettings(epochs, warmup_epochs=min(1.0, epochs / 10), patience=patience, seed=seed)
+
+    def loss_of(batch: Batch) -> Loss:
+        return _classification_loss(model(compute.layout(model.preprocess(batch.rgb))), batch.labels)
+
+    with RunLog(None, title, epochs * len(batches), quiet=quiet) as log:
+        state = Training(model, optimizer, batches, loss_of, best.validate, compute, settings).run(log)
+    model.load_state_dict(best.weights)
+    logits = predict_logits(model, test, compute)
+    assert test.labels is not None
+    return FineTuneResult(
+        top1=top_k_accuracy(logits, test.labels, 1),
+        top5=top_k_accuracy(logits, test.labels, 5) if classes > 5 else None,
+        confusion=confusion_counts(logits.argmax(1), test.labels, classes),
+        best_epoch=state.best_epoch,
+        epochs=state.step // len(batches),
+        label_ids=ids.cpu().numpy(),
+        seconds=time.perf_counter() - start,
+    )
+
+
+def _labelled_ids(
+    train: ImageSource, test: ImageSource, labels: float, layer_decay: float, seed: int
+) -> tuple[Int64[Tensor, " n"], int]:
+    if not 0 < labels <= 1:
+        raise ArgumentError(f"labels: {labels} must be above 0 and at most 1, the share of training labels to use.")
+    if not 0 < layer_decay <= 1:
+        raise ArgumentError(f"layer_decay: {layer_decay} must be above 0 and at most 1.")
+    if train.labels is None or test.labels is None:
+        raise DataError("Fine-tuning needs labels in the train and the test split; give a data set with class folders.")
+    ids = class_balanced_subset(train.labels, labels, seed)
+    return ids, int(max(train.labels.max(), test.labels.max())) + 1
+
+
+def _classification_loss(logits: Float[Tensor, "b c"], labels: Int64[Tensor, " b"] | None) -> Loss:
+    assert labels is not None
+    each = F.cross_entropy(logits.float(), labels, reduction="none")
+    return Loss(each.sum(), torch.tensor(float(each.numel()), device=each.device))
+
+
+@torch.inference_mode()
+def predict_logits(model: nn.Module, source: ImageSource, compute: Compute, batch_size: int = 512) -> Float[Tensor, "n c"]:
+    """Logits of a classifier with `preprocess` for all images of a source, in evaluation mode, float32."""
+    model.eval()
+    parts = []
+    for ids in torch.arange(len(source)).split(batch_size):
+        rgb = source.gather(ids, compute.device)
+        with compute.autocast():
+            parts.append(model(compute.layout(model.preprocess(rgb))).float())  # type: ignore[operator]
+    return torch.cat(parts)
+
+
+class _BestWeights:
+    """Validates on held-out images and remembers the weights with the lowest loss."""
+
+    def __init__(self, model: nn.Module, held: ImageSource, compute: Compute):
+        self.model, self.held, self.compute = model, held, compute
+        self.lowest, self.weights = math.inf, copy.deepcopy(model.state_dict())
+
+    def validate(self) -> dict[str, float]:
+        logits = predict_logits(self.model, self.held, self.compute)
+        assert self.held.labels is not None
+        labels = self.held.labels.to(logits.device)
+        loss = float(F.cross_entropy(logits, labels))
+        if loss < self.lowest:
+            self.lowest, self.weights = loss, copy.deepcopy(self.model.state_dict())
+        return {"validation_loss": loss, "validation_top1": float((logits.argmax(1) == labels).float().mean())}

@@ -1,0 +1,214 @@
+"""How do losses, depths and confusions look? SVG figures as strings, for files of their own and for the report page."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from jaxtyping import Integer
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from ..runtime.errors import ArgumentError
+from .sheet import plain_label
+
+# Twelve hues that stay apart for the common colour blindnesses and keep at least 3:1 on white and on near-black.
+SERIES_COLOURS = (
+    "#2f7fd1", "#d9661f", "#2a9a6b", "#c2528f", "#8a70d6", "#a88500",
+    "#3f97ad", "#cf4a43", "#75872b", "#a76a4c", "#5e7f9e", "#8b8b8b",
+)  # fmt: skip
+# Text and axes are drawn in this grey (4.5:1 on white) and handed to CSS: a page that sets `color` on the svg
+# recolours them.
+_INK = "#767676"
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",  # text stays text: it scales, can be selected, and takes the page's colour
+    "text.parse_math": False,  # a run may be called "$x^$"
+    "axes.unicode_minus": True,
+    "font.size": 10,
+    "text.color": _INK,
+    "axes.edgecolor": _INK,
+    "axes.labelcolor": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": _INK,
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+}
+
+
+def loss_curves(panels: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]], *, prefix: str = "loss") -> str:
+    """Training and validation loss by epoch as an SVG string.
+
+    `panels` maps a panel's title to its runs, and a run's name to its rows of metrics.csv (`epoch`, `train_loss`,
+    `validation_loss`; numbers or their text). Losses of different tasks or palettes are different quantities: give
+    each a panel of its own. One colour a run, solid for validation, dashed for training. Raises ArgumentError when no
+    row holds a loss.
+    """
+    drawn = {
+        title: {name: [_series(rows, key) for key in ("train_loss", "validation_loss")] for name, rows in runs.items()}
+        for title, runs in panels.items()
+    }
+    if not any(epochs for runs in drawn.values() for curves in runs.values() for epochs, _ in curves):
+        raise ArgumentError(
+            "panels: got no row with epoch and train_loss or validation_loss; there is nothing to draw."
+        )
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _stacked(len(drawn), height=3.0)
+        for axis, (title, runs) in zip(axes, drawn.items(), strict=True):
+            for index, (train, validation) in enumerate(runs.values()):
+                colour = SERIES_COLOURS[index % len(SERIES_COLOURS)]
+                _curve(axis, train, colour, "--", 1.3)
+                _curve(axis, validation, colour, "-", 2.0)
+            axis.set_title(plain_label(title, 70), loc="left", fontsize=10)
+            axis.set_ylabel("loss")
+            _epoch_axis(axis, [epoch for curves in runs.values() for epochs, _ in curves for epoch in epochs])
+            _legend_below(axis, list(runs), ("validation", "training"), "epoch")
+        return _svg(figure, prefix, "Training and validation loss by epoch")
+
+
+def _series(rows: Sequence[Mapping[str, Any]], key: str) -> tuple[list[float], list[float]]:
+    pairs = [(row.get("epoch"), row.get(key)) for row in rows]
+    numbers = [(float(x), float(y)) for x, y in pairs if x not in (None, "") and y not in (None, "")]
+    finite = [(x, y) for x, y in numbers if np.isfinite(x) and np.isfinite(y)]
+    return [x for x, _ in finite], [y for _, y in finite]
+
+
+def _epoch_axis(axis: Axes, epochs: Sequence[float]) -> None:
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if len(set(epochs)) == 1:  # one epoch alone would be spread over a hundredth of an epoch
+        axis.set_xlim(epochs[0] - 1, epochs[0] + 1)
+
+
+def _curve(axis: Axes, points: tuple[list[float], list[float]], colour: str, style: str, width: float) -> None:
+    if points[0]:
+        # a single epoch would be an invisible line: points are marked while there are few
+        marker = "o" if len(points[0]) <= 12 else None
+        axis.plot(*points, style, color=colour, linewidth=width, marker=marker, markersize=3.5)
+
+
+def depth_curves(
+    series: Mapping[str, Mapping[str, float]],
+    controls: Mapping[str, Mapping[str, float]] | None = None,
+    *,
+    prefix: str = "depth",
+) -> str:
+    """Accuracy by depth as an SVG string: {run: {layer: top-1}}, fractions of 1, of runs and their grey `controls`.
+
+    Solid lines are pretrained, dashed lines of the same colour the control of the same run. Layers keep the order
+    they are given in.
+    Raises ArgumentError when there is nothing to draw.
+    """
+    layers = list(dict.fromkeys(layer for values in series.values() for layer in values))
+    if not layers:
+        raise ArgumentError("series: got no layers; give {run: {layer: accuracy}}.")
+    with matplotlib.rc_context(_STYLE):
+        figure, (axis,) = _stacked(1, height=3.2)
+        for index, name in enumerate(series):
+            colour = SERIES_COLOURS[index % len(SERIES_COLOURS)]
+            for values, style in ((series[name], "-"), ((controls or {}).get(name, {}), "--")):
+                at = [layer for layer in layers if layer in values]
+                heights = [100 * values[layer] for layer in at]
+                _curve(axis, ([float(layers.index(layer)) for layer in at], heights), colour, style, 2.0)
+        axis.set_xticks(range(len(layers)), [plain_label(layer, 16) for layer in layers])
+        axis.set_ylabel("top-1, %")
+        _legend_below(axis, list(series), ("pretrained", "random weights"), "depth of the features")
+        return _svg(figure, prefix, "Linear probe by depth")
+
+
+def confusion_matrix(
+    counts: Integer[np.ndarray, "c c"] | Sequence[Sequence[int]],
+    class_names: Sequence[str] | None = None,
+    *,
+    prefix: str = "confusion",
+) -> str:
+    """A confusion matrix as an SVG string: rows are true classes, columns predictions, cells per cent of their row.
+
+    Up to 20 classes the cells carry their numbers and the axes their names; beyond that the picture of the cells
+    remains.
+    Raises ArgumentError for counts that are not square or names that do not fit.
+    """
+    matrix = np.asarray(counts, dtype=np.float64)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not matrix.size:
+        raise ArgumentError(f"counts: got shape {matrix.shape}; a confusion matrix is square, classes by classes.")
+    size = len(matrix)
+    names = [plain_label(name, 16) for name in class_names] if class_names else [str(index) for index in range(size)]
+    if len(names) != size:
+        raise ArgumentError(f"class_names: got {len(names)} for {size} classes; give one name a class.")
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    with matplotlib.rc_context({**_STYLE, "axes.grid": False}):
+        side = 2.0 + 0.42 * size if size <= 20 else 6.0
+        figure = Figure(figsize=(side + 0.4, side), layout="constrained")
+        axis = figure.subplots()
+        # one hue whose opacity is the share: it works on a white and on a black page, and text stays readable on it
+        cells = np.zeros((size, size, 4))
+        cells[..., :3] = (0x2F / 255, 0x7F / 255, 0xD1 / 255)
+        cells[..., 3] = (0.62 if size <= 20 else 1.0) * np.sqrt(shares)
+        axis.imshow(cells, interpolation="none", aspect="equal")
+        axis.set_xlabel("predicted")
+        axis.set_ylabel("true")
+        if size <= 20:
+            axis.set_xticks(range(size), names, rotation=45, ha="right", rotation_mode="anchor")
+            axis.set_yticks(range(size), names)
+            _write_cells(axis, shares)
+        return _svg(figure, prefix, "Confusion matrix, per cent of each true class")
+
+
+def _write_cells(axis: Axes, shares: np.ndarray) -> None:
+    for (row, column), share in np.ndenumerate(shares):
+        if share >= 0.005:
+            weight = "bold" if row == column else "normal"
+            axis.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=8.5, fontweight=weight)
+
+
+def _stacked(count: int, height: float) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(6.8, height * count), layout="constrained")
+    axes = figure.subplots(count, 1, squeeze=False)
+    return figure, list(axes[:, 0])
+
+
+def _legend_below(axis: Axes, names: Sequence[str], styles: tuple[str, str], xlabel: str) -> None:
+    """One entry a run, and what solid and dashed mean; below the axes it hides nothing, however many runs there are."""
+    axis.set_xlabel(xlabel)
+    lines = zip(("-", "--"), styles, strict=True)
+    handles = [Line2D([], [], color=_INK, linestyle=line, label=what) for line, what in lines]
+    for index, name in enumerate(names):
+        colour = SERIES_COLOURS[index % len(SERIES_COLOURS)]
+        handles.append(Line2D([], [], color=colour, linewidth=3, label=plain_label(name)))
+    columns = 2 if max(map(len, names), default=0) <= 30 else 1
+    figure = axis.figure
+    assert isinstance(figure, Figure)
+    figure.set_figheight(figure.get_figheight() + 0.2 * -(-len(handles) // columns))
+    axis.legend(
+        handles=handles, loc="upper left", bbox_to_anchor=(-0.05, -0.17), ncols=columns, fontsize=9, borderaxespad=0
+    )
+
+
+def _svg(figure: Figure, prefix: str, title: str) -> str:
+    """The figure as an SVG element for a page: ids of its own, the page's text colour, a transparent background."""
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": prefix}):  # the same figure is the same text
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", text)
+    text = text.replace(_INK, "currentColor")
+    # dark on white, light on black where the file is looked at by itself; :where() leaves the last word to a page's
+    # own rules
+    scheme = (
+        f"<style>:where(#{prefix}-figure){{color:#333}}"
+        f"@media(prefers-color-scheme:dark){{:where(#{prefix}-figure){{color:#ddd}}}}</style>"
+    )
+    head, rest = text.split(">", 1)
+    head = head.replace("<svg", f'<svg id="{prefix}-figure" role="img" aria-label="{title}" color="{_INK}"', 1)
+    return f"{head}>{scheme}{rest}"

@@ -1,0 +1,173 @@
+"""How do colour quality and transfer look as tables in the terminal?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from .transfer import Comparison, Row, compare
+
+
+@dataclass(frozen=True)
+class ColourMetric:
+    """A colour metric as tables show it: its key, its name, how its numbers are written, and which baselines it has."""
+
+    key: str
+    name: str
+    better: str  # "lower", "higher" or "" (closest to the true pictures)
+    digits: int
+    percent: bool = False
+    baselines: tuple[str, ...] = ()
+
+    def text(self, value: float | None) -> str:
+        """The number as it is shown; `–` for what does not apply.
+
+        >>> ColourMetric("top1", "top-1", "higher", 1, percent=True).text(0.4321)
+        '43.2 %'
+        """
+        if value is None:
+            return "–"
+        return f"{100 * value:.{self.digits}f} %" if self.percent else f"{value:.{self.digits}f}"
+
+    @property
+    def title(self) -> str:
+        """The name with an arrow that points to where better is."""
+        return self.name + {"lower": "\N{NO-BREAK SPACE}↓", "higher": "\N{NO-BREAK SPACE}↑"}.get(self.better, "")
+
+
+_LABEL_BASELINES = ("prior", "grey_lookup")
+COLOUR_METRICS = (
+    ColourMetric("cross_entropy_nats", "nats per pixel", "lower", 3, baselines=_LABEL_BASELINES),
+    ColourMetric("bits_per_pixel", "bits per pixel", "lower", 3, baselines=_LABEL_BASELINES),
+    ColourMetric("top1", "top-1", "higher", 1, percent=True, baselines=_LABEL_BASELINES),
+    ColourMetric("top5", "top-5", "higher", 1, percent=True, baselines=_LABEL_BASELINES),
+    ColourMetric("ab_rmse", "ab-RMSE", "lower", 2, baselines=("grey",)),
+    ColourMetric("delta_e2000", "ΔE2000", "lower", 2, baselines=("grey",)),
+    ColourMetric("colourfulness", "colourfulness", "", 1, baselines=("true", "grey")),
+    ColourMetric("delta_m3", "ΔM3", "lower", 1, baselines=("grey",)),
+    ColourMetric("psnr", "PSNR, dB", "higher", 2, baselines=("grey",)),
+    ColourMetric("ssim", "SSIM", "higher", 3, baselines=("grey",)),
+)
+COLOUR_BASELINES = {
+    "prior": "prior",
+    "grey_lookup": "grey lookup",
+    "grey": "all grey",
+    "true": "true",
+}
+
+
+def baseline_value(entry: Mapping[str, Any], metric: ColourMetric, baseline: str) -> float | None:
+    """The value of a baseline (a key of `COLOUR_BASELINES`) in an entry of `results.json` "colour"; None for none."""
+    if baseline not in metric.baselines:
+        return None
+    if baseline == "true":
+        return entry.get(f"{metric.key}_true")
+    if baseline == "grey" and metric.key == "colourfulness":
+        return 0.0
+    return entry.get(f"{baseline}_{metric.key}")
+
+
+def colour_title(entry: Mapping[str, Any]) -> str:
+    """What was measured on what: `Colour quality: toy, test split, palette rgb-24, labels at 32x32`."""
+    parts = [str(entry.get("data") or "")]
+    if entry.get("split"):
+        parts.append(f"{entry['split']} split")
+    if entry.get("palette"):
+        parts.append(f"palette {entry['palette']}")
+    if entry.get("resolution"):
+        parts.append(f"at {entry['resolution']}")
+    described = ", ".join(part for part in parts if part)
+    return f"Colour quality: {described}" if described else "Colour quality"
+
+
+def colour_table(entry: Mapping[str, Any], title: str | None = None) -> Table:
+    """One entry of `results.json` "colour" as a table: a line a metric, painted beside the baselines and the truth."""
+    title = title if title is not None else colour_title(entry)
+    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("metric", no_wrap=True)
+    for name in ("painted", *COLOUR_BASELINES.values()):
+        table.add_column(name, justify="right")
+    for metric in COLOUR_METRICS:
+        if entry.get(metric.key) is None:
+            continue
+        baselines = (metric.text(baseline_value(entry, metric, name)) for name in COLOUR_BASELINES)
+        table.add_row(metric.title, Text(metric.text(entry[metric.key]), style="bold"), *baselines)
+    return table
+
+
+def percent_text(value: float | None, spread: float | None = None) -> str:
+    """An accuracy, a fraction of 1, as it is shown.
+
+    >>> percent_text(0.5674), percent_text(0.5, 0.004), percent_text(None)
+    ('56.7 %', '50.0 ± 0.4 %', '–')
+    """
+    if value is None:
+        return "–"
+    return f"{100 * value:.1f} %" if spread is None else f"{100 * value:.1f} ± {100 * spread:.1f} %"
+
+
+def points_text(line: Comparison) -> str:
+    """The distance from the grey control in percentage points, with its sign; `–` for the controls themselves."""
+    if line.points is None:
+        return "–"
+    spread = "" if line.points_sd is None else f" ± {line.points_sd:.1f}"
+    return f"{signed(line.points)}{spread}"
+
+
+def signed(points: float) -> str:
+    """A difference with its sign, one decimal, and a true minus.
+
+    >>> signed(8.66), signed(-3.0), signed(-0.04)
+    ('+8.7', '−3.0', '0.0')
+    """
+    rounded = round(points, 1)
+    if rounded == 0:
+        return "0.0"
+    return f"{rounded:+.1f}".replace("-", "−")
+
+
+def transfer_table(rows: Iterable[Row], title: str = "Transfer") -> Table:
+    """Entries of `results.json` "transfer" as a table: each pretrained result above its grey controls.
+
+    Rows that differ only in their seed are one line, mean ± standard deviation. Accuracies are shown in per cent,
+    differences in percentage points over random weights with the same protocol (for fine-tuning: over training from
+    scratch).
+    """
+    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("encoder", no_wrap=True)
+    table.add_column("layer", min_width=6, no_wrap=True)
+    for name in ("top-1", "top-5", "points"):
+        table.add_column(name, justify="right", no_wrap=True)
+    previous = None
+    for line in compare(rows):
+        block = f"{line.data}, {line.protocol_name}, {line.labels_name}"
+        if block != previous:
+            if previous is not None:
+                table.add_section()
+            table.add_row(Text(block, style="cyan"))
+            previous = block
+        table.add_row(*_cells(line))
+    return table
+
+
+def encoder_name(line: Comparison) -> str:
+    """Whose features a line is about: `pretrained on cifar100`, `random weights`."""
+    elsewhere = line.init == "pretrained" and line.pretrained_on not in (None, "", line.data)
+    return f"{line.init_name} on {line.pretrained_on}" if elsewhere else line.init_name
+
+
+def _cells(line: Comparison) -> list[Text]:
+    style = "bold" if line.init == "pretrained" else ""
+    change = "" if not line.points else "green" if line.points > 0 else "red"
+    return [
+        Text(f"  {encoder_name(line)}", style=style),
+        Text(line.layer or "–"),
+        Text(percent_text(line.top1, line.top1_sd), style=style),
+        Text(percent_text(line.top5)),
+        Text(points_text(line), style=change),
+    ]

@@ -1,0 +1,281 @@
+"""What is one line of the transfer table, and which grey control stands beside it?"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..runtime.errors import ArgumentError, UnknownNameError
+
+PROTOCOLS = ("linear", "ridge", "knn", "finetune", "fewshot")
+INITS = ("pretrained", "random", "supervised-grey", "supervised-rgb")
+
+# Below this many points a difference is called unclear when neither seeds nor the size of the test set tell its noise.
+UNCLEAR_POINTS = 1.0
+
+Row = Mapping[str, Any]
+
+_PROTOCOL_NAMES = {
+    "linear": "linear probe",
+    "ridge": "ridge probe",
+    "knn": "kNN",
+    "finetune": "fine-tune",
+    "fewshot": "few-shot",
+}
+_INIT_NAMES = {
+    "pretrained": "pretrained",
+    "random": "random weights",
+    "supervised-grey": "supervised, grey input",
+    "supervised-rgb": "supervised, RGB input",
+}
+
+
+def transfer_row(
+    *,
+    data: str,
+    protocol: str,
+    init: str,
+    top1: float,
+    top5: float | None = None,
+    labels: float = 1.0,
+    layer: str | None = None,
+    seed: int = 0,
+    pretrained_on: str | None = None,
+    seconds: float | None = None,
+    **extra: Any,
+) -> dict[str, Any]:
+    """One entry of `results.json`, list `"transfer"`.
+
+    `protocol` is one of `PROTOCOLS`, `init` one of `INITS`. `top1` and `top5` are fractions of 1; `top5` is None when
+    there are fewer than six classes. `labels` is the share of the training labels in (0, 1]; for `fewshot` it is the
+    number of images a class. `layer` names the depth a probe chose (None for fine-tuning), `seconds` is what the
+    protocol took. `extra` is kept as it is (JSON-able); the report page reads from it `confusion` (c lists of c
+    counts, rows = true classes), `class_names` (c strings), `per_layer` ({layer: {"test_top1": fraction}} or {layer:
+    fraction}) and `command`.
+
+    Raises UnknownNameError for a protocol or init that is not listed, ArgumentError for a number out of range.
+
+    >>> row = transfer_row(data="toy", protocol="linear", init="random", top1=0.48, layer="stage2")
+    >>> row["init"], row["top1"], row["labels"], row["top5"]
+    ('random', 0.48, 1.0, None)
+    """
+    if protocol not in PROTOCOLS:
+        raise UnknownNameError("protocol", protocol, PROTOCOLS)
+    if init not in INITS:
+        raise UnknownNameError("init", init, INITS)
+    for name, value in (("top1", top1), ("top5", top5)):
+        if value is not None and not 0 <= value <= 1:
+            raise ArgumentError(f"{name}: got {value}; an accuracy is a fraction between 0 and 1.")
+    if not (0 < labels < math.inf if protocol == "fewshot" else 0 < labels <= 1):
+        needed = "a positive number of images a class" if protocol == "fewshot" else "a share in (0, 1]"
+        raise ArgumentError(f"labels: got {labels}; {protocol} needs {needed}.")
+    row = {
+        "data": data,
+        "pretrained_on": pretrained_on,
+        "protocol": protocol,
+        "init": init,
+        "labels": float(labels),
+        "layer": layer,
+        "seed": int(seed),
+        "top1": float(top1),
+        "top5": None if top5 is None else float(top5),
+        "seconds": None if seconds is None else float(seconds),
+    }
+    return {**row, **extra}
+
+
+def protocol_name(protocol: str) -> str:
+    """The protocol's name in tables: `linear` → `linear probe`."""
+    return _PROTOCOL_NAMES.get(protocol, protocol)
+
+
+def init_name(init: str, protocol: str) -> str:
+    """What an init is called in tables; fine-tuning random weights is supervised training from scratch, and called so.
+
+    >>> init_name("random", "linear"), init_name("random", "finetune")
+    ('random weights', 'from scratch, grey input')
+    """
+    if init == "random" and protocol == "finetune":
+        return "from scratch, grey input"
+    return _INIT_NAMES.get(init, init)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One line of a transfer table: the mean over seeds of one init, and its distance from the grey control.
+
+    Accuracies are fractions of 1; `points`, `points_sd` and `margin` are percentage points. `points` is None for the
+    controls themselves and where no control was measured. `points_sd` is the standard deviation over the seeds that
+    both have (two or more). `margin` is the half-width of the 95 % interval of the difference that the size of the
+    test set alone gives (two independent proportions, normal approximation, one seed), known where the rows carry a
+    confusion matrix.
+    """
+
+    data: str
+    protocol: str
+    labels: float
+    init: str
+    pretrained_on: str | None
+    layer: str | None
+    seeds: tuple[int, ...]
+    top1: float
+    top1_sd: float | None
+    top5: float | None
+    control_top1: float | None
+    points: float | None
+    points_sd: float | None
+    margin: float | None
+
+    @property
+    def protocol_name(self) -> str:
+        return protocol_name(self.protocol)
+
+    @property
+    def init_name(self) -> str:
+        return init_name(self.init, self.protocol)
+
+    @property
+    def noise(self) -> float:
+        """How many points the difference must exceed to count as one.
+
+        Twice the standard error over seeds, or the half-width that the size of the test set gives: the larger of what
+        is known; else `UNCLEAR_POINTS`.
+        """
+        known = [] if self.margin is None else [self.margin]
+        if self.points_sd is not None:
+            known.append(2 * self.points_sd / math.sqrt(len(self.seeds)))
+        return max(known, default=UNCLEAR_POINTS)
+
+    @property
+    def tone(self) -> str:
+        """`helped`, `hurt`, `unclear` (within the noise), or nothing where there is no control."""
+        if self.points is None:
+            return ""
+        if abs(self.points) <= self.noise:
+            return "unclear"
+        return "helped" if self.points > 0 else "hurt"
+
+    @property
+    def labels_name(self) -> str:
+        """The labels that were used, in words: `all labels`, `10 % of labels`, for few-shot `5 a class`."""
+        if self.protocol == "fewshot":
+            return f"{self.labels:g} a class"
+        return "all labels" if self.labels == 1 else f"{100 * self.labels:g} % of labels"
+
+
+def compare(rows: Iterable[Row]) -> list[Comparison]:
+    """Put every pretrained result beside its grey control.
+
+    Rows that differ only in their seed become one line. The control of a line is the result from random weights on
+    the same data, protocol, labels and seed: at the same layer where there is one, else the only one there is (each
+    probe chooses its own depth). For fine-tuning a `supervised-grey` row serves when there is no `random` one. Lines
+    come ordered by data, protocol, labels (all labels first), then pretrained before its controls.
+    """
+    rows = list(rows)
+    lines = sorted(_lines(rows), key=lambda members: _order(members[0]))
+    return [_comparison(members, rows) for members in lines]
+
+
+def headline(rows: Iterable[Row]) -> Comparison | None:
+    """The line that answers "did the pretext help": pretrained against random weights, linear probe, most labels.
+
+    Falls back to ridge, kNN, few-shot and fine-tune in that order. None where no pretrained result has a control.
+
+    >>> rows = [transfer_row(data="toy", protocol="linear", init=init, top1=top1)
+    ...         for init, top1 in (("pretrained", 0.60), ("random", 0.45))]
+    >>> round(headline(rows).points, 1)
+    15.0
+    """
+    answers = [line for line in compare(rows) if line.init == "pretrained" and line.points is not None]
+    ranking = ("linear", "ridge", "knn", "fewshot", "finetune")
+    return min(answers, key=lambda line: (_rank(line.protocol, ranking), -line.labels), default=None)
+
+
+def _lines(rows: Sequence[Row]) -> list[list[Row]]:
+    """Rows grouped into lines.
+
+    Seeds of one probe may choose different depths and still belong together; a seed that occurs at several depths means
+    that the rows list the depths, and then each depth is a line.
+    """
+    groups: dict[tuple, list[Row]] = {}
+    for row in rows:
+        key = tuple(row.get(name) for name in ("data", "protocol", "labels", "init", "pretrained_on"))
+        groups.setdefault(key, []).append(row)
+    lines = []
+    for members in groups.values():
+        seeds = [row.get("seed") for row in members]
+        if len(set(seeds)) == len(seeds):
+            lines.append(members)
+            continue
+        layers: dict[str | None, list[Row]] = {}
+        for row in members:
+            layers.setdefault(row.get("layer"), []).append(row)
+        lines.extend(layers.values())
+    return lines
+
+
+def _rank(name: str, names: Sequence[str]) -> int:
+    return names.index(name) if name in names else len(names)
+
+
+def _order(row: Row) -> tuple:
+    return (
+        str(row["data"]),
+        _rank(row["protocol"], PROTOCOLS),
+        -float(row.get("labels") or 1),
+        _rank(row["init"], INITS),
+        str(row.get("pretrained_on") or ""),
+        str(row.get("layer") or ""),
+    )
+
+
+def _control(row: Row, rows: Sequence[Row]) -> Row | None:
+    if row["init"] != "pretrained":
+        return None
+    wanted = {key: row.get(key) for key in ("data", "protocol", "labels", "seed")}
+    for init in ("random", "supervised-grey") if row["protocol"] == "finetune" else ("random",):
+        found = [r for r in rows if r["init"] == init and all(r.get(key) == value for key, value in wanted.items())]
+        same_layer = [r for r in found if r.get("layer") == row.get("layer")]
+        if same_layer:
+            return same_layer[-1]
+        if len(found) == 1:
+            return found[0]
+    return None
+
+
+def _comparison(members: Sequence[Row], rows: Sequence[Row]) -> Comparison:
+    first = members[0]
+    pairs = [(row, control) for row in members if (control := _control(row, rows)) is not None]
+    differences = [100 * (row["top1"] - control["top1"]) for row, control in pairs]
+    top5 = [row["top5"] for row in members if row.get("top5") is not None]
+    layers = {row.get("layer") for row in members}
+    top1 = [row["top1"] for row in members]
+    return Comparison(
+        data=first["data"],
+        protocol=first["protocol"],
+        labels=float(first.get("labels") or 1),
+        init=first["init"],
+        pretrained_on=first.get("pretrained_on"),
+        layer=layers.pop() if len(layers) == 1 else "varies",
+        seeds=tuple(sorted(row.get("seed") or 0 for row in members)),
+        top1=statistics.fmean(top1),
+        top1_sd=statistics.stdev(top1) if len(top1) > 1 else None,
+        top5=statistics.fmean(top5) if len(top5) == len(members) else None,
+        control_top1=statistics.fmean(control["top1"] for _, control in pairs) if pairs else None,
+        points=statistics.fmean(differences) if pairs else None,
+        points_sd=statistics.stdev(differences) if len(pairs) > 1 else None,
+        margin=_margin(*pairs[0]) if pairs else None,
+    )
+
+
+def _margin(row: Row, control: Row) -> float | None:
+    variance = 0.0
+    for each in (row, control):
+        images = sum(map(sum, each.get("confusion") or []))
+        if not images:
+            return None
+        variance += each["top1"] * (1 - each["top1"]) / images
+    return 100 * 1.96 * math.sqrt(variance)

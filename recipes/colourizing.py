@@ -1,0 +1,82 @@
+"""`pretint colourize`: paints photographs of any size with a run's network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from tyro.conf import Positional
+
+from ..data import BrokenImageError, decode_image, list_files
+from ..runtime.device import Compute
+from ..runtime.errors import ArgumentError, DataError
+from ..runtime.files import write_atomically
+from ..runtime.runlog import note
+from .options import MachineOptions, Outcome, positive
+from .opening import open_run
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColourizeConfig(MachineOptions):
+    """Paint photographs.
+
+    Attributes:
+        run: the run's folder.
+        pictures: files and folders (searched through) of pictures, grey or not.
+        out: folder for the painted PNG files; names and sub-folders stay.
+        size: shorter side of what the network sees, in pixels; the size it was trained on by default.
+    """
+
+    run: Positional[Path]
+    pictures: Positional[tuple[Path, ...]]
+    out: Path = Path("painted")
+    size: int | None = None
+
+    def __post_init__(self) -> None:
+        positive(self, "size")
+        if not self.pictures:
+            raise ArgumentError("pictures: none were named; name files or folders to paint.")
+
+
+def colourize(config: ColourizeConfig) -> Outcome:
+    """Paints each picture at its own size: chroma from the network, luma from the picture.
+
+    Raises:
+        DataError: a path is missing, or no picture could be read. Unreadable pictures among others are skipped and listed.
+    """
+    found = [pair for path in config.pictures for pair in _found(path)]
+    compute = Compute.choose(config.device, config.precision)
+    run = open_run(config.run, compute)
+    painted, broken = [], []
+    for path, relative in found:
+        try:
+            rgb = torch.from_numpy(decode_image(path, None))
+        except BrokenImageError as error:
+            broken.append(f"{path}: {error}")
+            continue
+        result = run.painter.colourize(rgb, config.size or run.config.image_size)
+        target = config.out / relative.with_suffix(".png")
+        picture = Image.fromarray(result.permute(1, 2, 0).numpy())
+        write_atomically(target, lambda p, picture=picture: picture.save(p, format="PNG"))
+        painted.append(str(target))
+    for line in broken:
+        note(f"skipped {line}")
+    if not painted:
+        raise DataError(f"None of the {len(found)} pictures could be read; JPEG, PNG, WebP, BMP and GIF are.")
+    return Outcome(
+        {"painted": painted, "skipped": broken}, [], [f"Painted {len(painted)} pictures into {config.out}."]
+    )
+
+
+def _found(path: Path) -> list[tuple[Path, Path]]:
+    """Files with the name each gets below `out`."""
+    if path.is_file():
+        return [(path, Path(path.name))]
+    if not path.is_dir():
+        raise DataError(f"pictures: {path} does not exist; name files or folders to paint.")
+    entries = list_files(path).entries
+    if not entries:
+        raise DataError(f"pictures: {path} holds no picture; JPEG, PNG, WebP, BMP and GIF are read.")
+    return [(path / entry.name, Path(entry.name)) for entry in entries]

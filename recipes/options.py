@@ -1,0 +1,69 @@
+"""What do all verbs ask alike? Where to compute, where data lies, and what they hand back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..runtime.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineOptions:
+    """Where to compute.
+
+    Attributes:
+        device: auto, cuda, mps or cpu.
+        precision: auto, bf16 or fp32; auto is bf16 where the device has the instructions for it.
+        json: print results as JSON for programs.
+    """
+
+    device: str = "auto"
+    precision: str = "auto"
+    json: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """Where data lies.
+
+    Attributes:
+        root: cache folder of downloaded data sets; PRETINT_DATA or the user's cache folder by default.
+        max_broken: largest share of unreadable images before the run stops, in 0…1.
+    """
+
+    root: Path | None = None
+    max_broken: float = 0.01
+
+
+@dataclass
+class Outcome:
+    """What a verb hands back.
+
+    Attributes:
+        results: JSON-able.
+        tables: for people.
+        lines: further sentences for people, printed behind the tables.
+    """
+
+    results: dict[str, Any]
+    tables: list[Table] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+
+
+def positive(config: Any, *names: str) -> None:
+    """Raises ArgumentError unless the named fields, where set, are above zero."""
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and not value > 0:
+            raise ArgumentError(f"--{name.replace('_', '-')}: {value} must be above 0.")
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """A config as JSON-able values: paths as strings."""
+    values = {f.name: getattr(config, f.name) for f in fields(config)}
+    return {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}

@@ -1,0 +1,205 @@
+"""`pretint pretrain`: an encoder learns to paint, and its folder holds all that later verbs need."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import timm
+import torch
+from timm.optim import param_groups_weight_decay
+
+from .._version import __version__
+from ..backbones import save_backbone
+from ..colour import Palette, build_palette
+from ..data import Batch, Batches, ImageSource, available_splits, hold_out, is_grey, open_source
+from ..evaluation import colour_table
+from ..pretext import Painter
+from ..runtime.checkpoints import Checkpoints
+from ..runtime.device import Compute
+from ..runtime.errors import ArgumentError, DataError
+from ..runtime.files import write_json
+from ..runtime.loop import Loss, LoopSettings, Training
+from ..runtime.results import add_results
+from ..runtime.runfolder import RunFolder
+from ..runtime.runlog import RunLog, note
+from .colour_results import measure_colour, save_pictures, spread_ids
+from .options import Outcome, plain
+from .opening import build_model, needs_palette, read_palette, read_settings
+from .settings import PretrainConfig
+
+_BATCH_OF_PASSES = 4096
+
+
+def pretrain(config: PretrainConfig) -> Outcome:
+    """Pretrains an encoder; the run's folder is `config.folder`.
+
+    Returns:
+        The colour part of the results, measured on the test split (held-out images where there is none).
+
+    Raises:
+        PretintError: a bad argument, unreadable data, a folder that must not be written, a loss that is not finite.
+    """
+    RunFolder.check_free(config.folder, resume=config.resume, overwrite=config.overwrite)
+    if config.resume:
+        config = _resumed(config)
+    compute = Compute.choose(config.device, config.precision)
+    source = open_training_source(config, compute)
+    kept, held = (ids.to(compute.device) for ids in hold_out(source, config.holdout, config.seed))
+    batches = Batches(source.subset(kept), config.batch_size, seed=config.seed, augment=config.augment, device=compute.device)
+    torch.manual_seed(config.seed)
+    palette = _palette(config, source, kept)
+    model, task = build_model(config, palette)
+    painter = Painter(model, task, compute)
+    folder = RunFolder(config.folder) if config.resume else _start_folder(config, source)
+    if palette is not None and not config.resume:
+        write_json(folder.palette, palette.to_dict())
+    judged = _judged_source(config, source, held, compute)
+    shown = judged.gather(spread_ids(len(judged)))
+    epochs = _train(config, painter, batches, source.subset(held), shown, folder)
+    Checkpoints(folder.checkpoints).load_best(model)
+    _save_encoder(config, painter, source, folder, epochs)
+    return _finish(painter, judged, shown, folder)
+
+
+def open_training_source(config: PretrainConfig, compute: Compute) -> ImageSource:
+    """The training images on the compute device.
+
+    Raises:
+        DataError: they can't be read, are all grey, or are fewer than a batch.
+    """
+    source = open_source(
+        config.data, "train", config.root, image_size=config.image_size, unlabelled=config.unlabelled, max_broken=config.max_broken
+    )
+    report_broken(source)
+    if is_grey(source):
+        raise DataError(f"--data {config.data}: all images are grey; colourization needs pictures with colour.")
+    remaining = len(source) - round(len(source) * config.holdout)
+    if remaining < config.batch_size:
+        raise DataError(
+            f"--data {config.data}: {remaining} training images (besides those held out) are fewer than a batch of "
+            f"{config.batch_size}; use a smaller --batch-size or more images."
+        )
+    return source.to(compute.device)
+
+
+def report_broken(source: ImageSource) -> None:
+    """Says which images could not be read."""
+    if source.broken:
+        note(f"{len(source.broken)} unreadable images were skipped in {source.name} ({source.split}):")
+        for line in source.broken[:10]:
+            note(f"  {line}")
+
+
+def _resumed(config: PretrainConfig) -> PretrainConfig:
+    """The saved settings of the run; what was given must agree with them."""
+    folder = RunFolder.open(config.folder)
+    saved, free = read_settings(folder), ("out", "resume", "overwrite", "json", "root", "device")
+    given, default = plain(config), plain(PretrainConfig())
+    changed = [k for k, v in given.items() if k not in free and v != default[k] and v != plain(saved)[k]]
+    if changed:
+        listed = ", ".join(f"--{k.replace('_', '-')} {given[k]} (was {plain(saved)[k]})" for k in changed)
+        raise ArgumentError(f"--resume: the run in {config.folder} was started with other settings: {listed}; leave them out.")
+    return replace(
+        saved, out=config.folder, resume=True, json=config.json, root=config.root or saved.root, device=config.device
+    )
+
+
+def _palette(config: PretrainConfig, source: ImageSource, kept: torch.Tensor) -> Palette | None:
+    """The palette of the training images, fitted anew or, on resume, read back."""
+    if not needs_palette(config.task):
+        return None
+    if config.resume:
+        return read_palette(RunFolder(config.folder))
+    chunks = kept.split(_BATCH_OF_PASSES)
+    return build_palette(
+        lambda: (source.gather(ids) for ids in chunks), config.colours, config.palette_space, config.grey, config.seed
+    )
+
+
+def _start_folder(config: PretrainConfig, source: ImageSource) -> RunFolder:
+    return RunFolder.create(
+        config.folder,
+        {
+            "verb": "pretrain",
+            "command": shlex.join(["pretint", *sys.argv[1:]]) if sys.argv[1:2] == ["pretrain"] else None,
+            "settings": plain(config),
+            "data": {"name": source.name, "fingerprint": source.fingerprint, "images": len(source), "broken": len(source.broken)},
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "versions": {
+                "pretint": __version__, "torch": torch.__version__, "timm": timm.__version__, "python": platform.python_version(),
+            },
+        },
+    )  # fmt: skip
+
+
+def _train(
+    config: PretrainConfig, painter: Painter, batches: Batches, held: ImageSource, shown: torch.Tensor, folder: RunFolder
+) -> int:
+    """Runs the loop; returns the number of epochs behind the best weights."""
+    model, task, compute = painter.model, painter.task, painter.compute
+    groups = param_groups_weight_decay(model, config.weight_decay)
+    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, fused=compute.device.type in ("cpu", "cuda"))
+
+    def loss_of(batch: Batch) -> Loss:
+        inputs, targets = task.split(batch)
+        return task.loss(model(compute.layout(inputs)), targets)
+
+    @torch.inference_mode()
+    def validate() -> dict[str, float]:
+        sums = torch.zeros(2, device=compute.device)
+        for batch in Batches(held, 256, seed=0, augment="none", shuffle=False, drop_last=False).epoch(0):
+            with compute.autocast():
+                loss = loss_of(batch)
+            sums += torch.stack([loss.numerator, loss.denominator])
+        return {"validation_loss": float(sums[0] / sums[1])}
+
+    settings = LoopSettings(
+        config.epochs, config.warmup_epochs, config.accumulate, config.clip, config.patience, config.seed
+    )  # fmt: skip
+    checkpoints = Checkpoints(folder.checkpoints)
+    training = Training(model, optimizer, batches, loss_of, validate, compute, settings, checkpoints)
+    done = training.resume() if config.resume else 0
+
+    def paint(epoch: int) -> None:
+        if epoch == 1 or epoch % config.paint_every == 0 or epoch == config.epochs:
+            log.picture("grey, painted, true", save_pictures(folder, f"epoch-{epoch:04d}", shown, painter), epoch)
+
+    with RunLog(folder, "pretrain", training.total_steps, keep_epochs=done) as log:
+        return training.run(log, paint).best_epoch
+
+
+def _save_encoder(config: PretrainConfig, painter: Painter, source: ImageSource, folder: RunFolder, epochs: int) -> None:
+    card: dict[str, Any] = {
+        "task": config.task, "data": source.name, "data_fingerprint": source.fingerprint, "images": len(source),
+        "epochs": epochs, "seed": config.seed,
+    }  # fmt: skip
+    if painter.task.palette is not None:
+        card |= {"colours": config.colours, "palette_space": config.palette_space}
+    save_backbone(painter.model.encoder, folder.encoder, card, config.image_size)
+
+
+def _judged_source(
+    config: PretrainConfig, source: ImageSource, held: torch.Tensor, compute: Compute
+) -> ImageSource:
+    """What the painting is shown and measured on: the test split, or the held-out images where there is none."""
+    if "test" not in available_splits(config.data, config.root):
+        return source.subset(held)
+    test = open_source(config.data, "test", config.root, image_size=config.image_size, max_broken=config.max_broken)
+    return test.to(compute.device)
+
+
+def _finish(painter: Painter, judged: ImageSource, shown: torch.Tensor, folder: RunFolder) -> Outcome:
+    """Measures colour quality and keeps the pictures of the best weights."""
+    entry = measure_colour(painter, judged, "test" if judged.split == "test" else "held-out")
+    save_pictures(folder, "pictures", shown, painter)
+    results = add_results(folder.path, "colour", [entry])
+    return Outcome(
+        {"run": str(folder.path), **results},
+        [colour_table(entry)],
+        [f"Run folder: {folder.path}", f"Next: pretint probe {folder.path}"],
+    )

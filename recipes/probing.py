@@ -1,0 +1,77 @@
+"""`pretint probe`: a linear classifier on the frozen encoder's features, beside the same on random weights."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tyro.conf import Positional
+
+from ..data import cache_root, class_balanced_subset
+from ..downstream import extract_features, linear_probe
+from ..evaluation import transfer_row, transfer_table
+from ..runtime.results import add_results
+from ..runtime.runlog import note
+from .options import Outcome
+from .transfer_data import Judged, TransferOptions, open_judged
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeConfig(TransferOptions):
+    """Judge a run's frozen encoder by a linear probe.
+
+    Attributes:
+        run: the run's folder.
+        cache: keep features in the cache folder, so that a second probe starts at once.
+    """
+
+    run: Positional[Path]
+    cache: bool = True
+
+
+def probe(config: ProbeConfig) -> Outcome:
+    """Probes a run's encoder and, as control, the same network with random weights; adds both to `results.json`.
+
+    Raises:
+        PretintError: the run or the data can't be used.
+    """
+    judged = open_judged(config.run, config)
+    rows = [_probe_one(judged, init, config) for init in judged.encoders]
+    results = add_results(judged.folder.path, "transfer", rows)
+    return Outcome({"run": str(config.run), **results}, [transfer_table(rows)])
+
+
+def _probe_one(judged: Judged, init: str, config: ProbeConfig) -> dict[str, Any]:
+    start = time.perf_counter()
+    cache = cache_root(config.root) / "features" if config.cache else None
+    note(f"probe: features of {len(judged.train) + len(judged.test)} images, {init} weights")
+    train, test = (
+        extract_features(
+            judged.encoders[init], source, device=judged.compute.device, autocast=judged.compute.bf16, cache=cache
+        )
+        for source in (judged.train, judged.test)
+    )  # fmt: skip
+    assert train.labels is not None
+    assert test.labels is not None
+    ids = class_balanced_subset(train.labels, config.labels, config.seed)
+    arrays = {layer: array[ids] for layer, array in train.arrays.items()} if config.labels < 1 else train.arrays
+    result = linear_probe(arrays, train.labels[ids], test.arrays, test.labels, seed=config.seed)
+    return transfer_row(
+        data=judged.train.name,
+        pretrained_on=judged.pretrained_on if init == "pretrained" else None,
+        protocol="linear",
+        init=init,
+        labels=config.labels,
+        layer=result.layer,
+        seed=config.seed,
+        top1=result.top1,
+        top5=result.top5,
+        seconds=time.perf_counter() - start,
+        per_layer=result.per_layer,
+        confusion=result.confusion.tolist(),
+        class_names=list(judged.train.class_names or ()),
+    )
+
+

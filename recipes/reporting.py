@@ -1,0 +1,83 @@
+"""`pretint report`: runs side by side on one page."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tyro.conf import Positional
+
+from ..evaluation import ReportRun, transfer_table, write_report
+from ..runtime.errors import ArgumentError, RunFolderError
+from ..runtime.results import read_results
+from ..runtime.runfolder import RunFolder
+from .options import Outcome
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportConfig:
+    """Write one self-contained page about one or more runs.
+
+    Attributes:
+        runs: the runs' folders.
+        out: the HTML file; report.html in the first run's folder by default.
+        json: print as JSON for programs.
+    """
+
+    runs: Positional[tuple[Path, ...]]
+    out: Path | None = None
+    json: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.runs:
+            raise ArgumentError("runs: none were named; name the folders of one or more runs.")
+
+
+def report(config: ReportConfig) -> Outcome:
+    """Writes the page and returns the runs' transfer results.
+
+    Raises:
+        RunFolderError: a folder is no run.
+        ArgumentError: the output can't be a file, or a run is named twice.
+    """
+    folders = [RunFolder.open(path) for path in config.runs]
+    path = write_report([_report_run(folder, folders) for folder in folders], config.out or folders[0].path / "report.html")
+    rows = [row for folder in folders for row in read_results(folder.path)["transfer"]]
+    tables = [transfer_table(rows)] if rows else []
+    return Outcome({"report": str(path), "transfer": rows}, tables, [f"Report: {path}"])
+
+
+def _report_run(folder: RunFolder, all_runs: list[RunFolder]) -> ReportRun:
+    """A run by its folder's name, or by its path where two folders have the same name."""
+    names = [other.name for other in all_runs]
+    about = folder.config
+    settings: dict[str, Any] = about["settings"]
+    extra = {key: about.get(key) for key in ("command", "started", "versions") if about.get(key)}
+    data = about.get("data") or {}
+    return ReportRun(
+        name=folder.name if names.count(folder.name) == 1 else str(folder.path),
+        config=settings | extra | {"data_fingerprint": data.get("fingerprint"), "images": data.get("images")},
+        results=read_results(folder.path),
+        metrics=folder.read_metrics(),
+        pictures=_pictures(folder),
+    )
+
+
+def _pictures(folder: RunFolder) -> dict[str, Any] | None:
+    """What the best weights painted, and what was painted after some epochs, of the same pictures."""
+    path = folder.figures / "pictures.npz"
+    if not path.is_file():
+        return None
+    history = {int(p.stem.split("-")[1]): _read(p)["painted"] for p in sorted(folder.figures.glob("epoch-*.npz"))}
+    return _read(path) | {"history": history}
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in ("grey", "painted", "true")}
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise RunFolderError(f"{path} can't be read ({error}); run pretint evaluate, or delete it.") from None

@@ -1,0 +1,104 @@
+"""Which labelled images is an encoder judged on, and which untrained encoder stands beside it?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..backbones import BackboneSpec, create_backbone, load_backbone
+from ..data import ImageSource, available_splits, open_source
+from ..runtime.device import Compute
+from ..runtime.errors import ArgumentError, DataError
+from ..runtime.runfolder import RunFolder
+from .options import DataOptions, MachineOptions, positive
+from .pretraining import report_broken
+from .opening import read_settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferOptions(MachineOptions, DataOptions):
+    """What probing and fine-tuning ask alike.
+
+    Attributes:
+        data: labelled data with a train and a test split; what the run was pretrained on by default.
+        labels: share of the training labels to use, above 0 and at most 1; a fixed, class-balanced subset.
+        seed: of the subset and everything random.
+        control: measure the same network with random weights too.
+    """
+
+    data: str | None = None
+    labels: float = 1.0
+    seed: int = 0
+    control: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 < self.labels <= 1:
+            raise ArgumentError(f"--labels: {self.labels} must be above 0 and at most 1, the share of training labels to use.")
+        positive(self, *(name for name in ("epochs", "batch_size", "learning_rate", "patience") if hasattr(self, name)))
+
+
+@dataclass(frozen=True)
+class Judged:
+    """All that a transfer verb works on.
+
+    Attributes:
+        folder: the run.
+        compute: device and precision.
+        train, test: labelled images on the device.
+        encoders: `pretrained` and, if asked for, `random`.
+        pretrained_on: the name of the pretraining data.
+    """
+
+    folder: RunFolder
+    compute: Compute
+    train: ImageSource
+    test: ImageSource
+    encoders: dict[str, nn.Module]
+    pretrained_on: str
+
+
+def open_judged(run: Path, options: TransferOptions) -> Judged:
+    """Opens a run's encoder, its control, and labelled data at the size the encoder was trained on.
+
+    Raises:
+        RunFolderError: the run can't be read.
+        DataError: the data has no labels or no test split, or the splits' classes differ.
+    """
+    folder = RunFolder.open(run)
+    config = read_settings(folder)
+    compute = Compute.choose(options.device, options.precision)
+    encoder = load_backbone(folder.encoder)
+    data = options.data or config.data
+    train, test = (_open_labelled(data, split, config.image_size, options, compute) for split in ("train", "test"))
+    if train.class_names != test.class_names:
+        raise DataError(f"--data {data}: the classes of train and test differ; give both the same sub-folders.")
+    encoders = {"pretrained": compute.place(encoder)}
+    if options.control:
+        encoders["random"] = compute.place(untrained(encoder, config.image_size, options.seed))
+    pretrained_on: dict[str, Any] = folder.config.get("data", {})
+    return Judged(folder, compute, train, test, encoders, str(pretrained_on.get("name", config.data)))
+
+
+def untrained(encoder: nn.Module, image_size: int, seed: int) -> nn.Module:
+    """The same network with random weights and the same preprocessing."""
+    spec, preprocess = encoder.spec, encoder.preprocess
+    assert isinstance(spec, BackboneSpec)
+    torch.manual_seed(seed)
+    stem = "auto" if spec.stem == "native" else spec.stem
+    return create_backbone(
+        spec.name, preprocess.in_chans, stem, image_size=image_size, preprocess=preprocess, **spec.options
+    ).eval()  # fmt: skip
+
+
+def _open_labelled(data: str, split: str, size: int, options: TransferOptions, compute: Compute) -> ImageSource:
+    if split not in available_splits(data, options.root):
+        raise DataError(f"--data {data}: there is no {split} split; give a folder with train/ and test/ inside.")
+    source = open_source(data, split, options.root, image_size=size, max_broken=options.max_broken)
+    if source.labels is None:
+        raise DataError(f"--data {data}: the {split} split has no labels; give a folder with one sub-folder a class.")
+    report_broken(source)
+    return source.to(compute.device)

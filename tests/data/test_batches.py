@@ -1,0 +1,128 @@
+"""Order and augmentation are functions of (seed, epoch, id): any batch can be had alone, and equals what a loop would make."""
+
+import numpy as np
+import pytest
+import torch
+
+from pretint.data import AUGMENTATIONS, Batches, TensorSource, augment
+from pretint.runtime.errors import ArgumentError, UnknownNameError
+
+
+def _source(n: int, size: int = 16) -> TensorSource:
+    images = torch.randint(0, 256, (n, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    return TensorSource(images, torch.arange(n) % 4)
+
+
+def _all_outcomes(picture: np.ndarray) -> dict[bytes, tuple[bool, int, int]]:
+    """Every picture that flip and shift can give, by the textbook way: pad by 4 with the edge, crop, mirror."""
+    _, h, w = picture.shape
+    padded = np.pad(picture, ((0, 0), (4, 4), (4, 4)), mode="edge")
+    crops = {(dy, dx): padded[:, dy : dy + h, dx : dx + w] for dy in range(9) for dx in range(9)}
+    return {
+        np.ascontiguousarray(crop[:, :, ::-1] if flip else crop).tobytes(): (flip, dy, dx)
+        for (dy, dx), crop in crops.items()
+        for flip in (False, True)
+    }
+
+
+def test_every_outcome_is_a_padded_crop_or_its_mirror_image_and_all_are_equally_likely():
+    picture = _source(1).images[0]
+    outcomes = _all_outcomes(picture.numpy())
+    assert len(outcomes) == 162
+    n = 16_200
+    pictures = augment(picture.expand(n, -1, -1, -1), torch.arange(n), seed=5, epoch=2, mode="flip-crop")
+    found = [outcomes[row.numpy().tobytes()] for row in pictures]
+    counts = np.bincount([int(flip) * 81 + dy * 9 + dx for flip, dy, dx in found], minlength=162)
+    # chi-square with 161 degrees of freedom: mean 161, standard deviation 18
+    assert ((counts - 100) ** 2 / 100).sum() < 161 + 5 * 18
+
+
+def test_flip_alone_mirrors_about_half_and_moves_nothing():
+    source = _source(400)
+    flipped = augment(source.images, torch.arange(400), seed=0, epoch=0, mode="flip")
+    same, mirrored = (flipped == source.images).flatten(1).all(1), (flipped == source.images.flip(3)).flatten(1).all(1)
+    assert bool((same ^ mirrored).all())
+    assert 150 < int(mirrored.sum()) < 250
+
+
+def test_no_augmentation_changes_nothing():
+    source = _source(10)
+    assert torch.equal(augment(source.images, torch.arange(10), seed=0, epoch=0, mode="none"), source.images)
+
+
+@pytest.mark.parametrize("mode", AUGMENTATIONS)
+def test_a_picture_is_augmented_the_same_in_any_company(mode):
+    source = _source(50)
+    ids = torch.randperm(50)
+    together = augment(source.images, torch.arange(50), seed=1, epoch=7, mode=mode)
+    shuffled = augment(source.images[ids], ids, seed=1, epoch=7, mode=mode)
+    assert torch.equal(shuffled, together[ids])
+    alone = augment(source.images[31:32], torch.tensor([31]), seed=1, epoch=7, mode=mode)
+    assert torch.equal(alone[0], together[31])
+
+
+def test_seed_epoch_and_view_each_change_the_outcome():
+    source = _source(64)
+    ids = torch.arange(64)
+    base = {"seed": 0, "epoch": 0, "view": 0}
+    outcomes = [augment(source.images, ids, **base)]
+    outcomes += [augment(source.images, ids, **{**base, key: 1}) for key in base]
+    for i, first in enumerate(outcomes):
+        for second in outcomes[i + 1 :]:
+            equal = (first == second).flatten(1).all(1).sum()
+            assert int(equal) < 8  # by chance 64 / 162
+
+
+def test_pictures_need_not_be_square():
+    assert augment(torch.zeros(2, 3, 5, 9, dtype=torch.uint8), torch.arange(2), seed=0, epoch=0).shape == (2, 3, 5, 9)
+
+
+def test_an_epoch_shows_every_picture_once_in_a_new_order_each_time():
+    batches = Batches(_source(50), 8, seed=0, drop_last=False)
+    orders = [torch.cat([batch.ids for batch in batches.epoch(epoch)]).tolist() for epoch in range(3)]
+    assert len(batches) == 7
+    assert all(sorted(order) == list(range(50)) for order in orders)
+    assert len({tuple(order) for order in orders}) == 3
+
+
+def test_an_interrupted_epoch_goes_on_with_equal_batches():
+    batches = Batches(_source(50), 8, seed=3)
+    whole = list(batches.epoch(4))
+    assert len(whole) == len(batches) == 6
+    for start in range(7):
+        rest = list(Batches(_source(50), 8, seed=3).epoch(4, start))
+        assert len(rest) == 6 - start
+        for left, right in zip(rest, whole[start:], strict=True):
+            assert torch.equal(left.rgb, right.rgb)
+            assert torch.equal(left.ids, right.ids)
+            assert torch.equal(left.labels, right.labels)
+
+
+def test_batches_hold_the_pictures_and_labels_of_their_ids():
+    source = _source(30)
+    for batch in Batches(source, 7, seed=0, augment="none").epoch(0):
+        assert torch.equal(batch.rgb, source.images[batch.ids])
+        assert torch.equal(batch.labels, source.labels[batch.ids])
+    assert all(batch.labels is None for batch in Batches(source.unlabelled(), 7, seed=0).epoch(0))
+
+
+def test_without_shuffling_the_order_is_that_of_the_source():
+    batches = Batches(_source(10), 4, seed=0, shuffle=False, drop_last=False, augment="none")
+    assert [batch.ids.tolist() for batch in batches.epoch(5)] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+
+
+def test_impossible_batches_are_refused():
+    with pytest.raises(ArgumentError, match="at most 5"):
+        Batches(_source(5), 6, seed=0)
+    assert len(Batches(_source(5), 6, seed=0, drop_last=False)) == 1
+    with pytest.raises(ArgumentError, match="batch_size"):
+        Batches(_source(5), 0, seed=0)
+    with pytest.raises(UnknownNameError, match="did you mean 'flip'"):
+        Batches(_source(5), 2, seed=0, augment="flipp")
+    with pytest.raises(UnknownNameError, match="flip-crop"):
+        augment(_source(1).images, torch.arange(1), seed=0, epoch=0, mode="crop")
+    with pytest.raises(ArgumentError, match="no pictures"):
+        Batches(_source(5).subset(torch.empty(0, dtype=torch.int64)), 1, seed=0)
+    for step in (-1, 3):
+        with pytest.raises(ArgumentError, match="start_step"):
+            Batches(_source(5), 2, seed=0).epoch(0, step)

@@ -1,0 +1,151 @@
+import json
+import math
+
+import pytest
+from rich.console import Console
+
+from pretint.evaluation import INITS, PROTOCOLS, colour_table, compare, headline, transfer_row, transfer_table
+from pretint.runtime import ArgumentError, UnknownNameError
+
+
+def row(init: str, top1: float, **changes: object) -> dict:
+    return transfer_row(**{"data": "cifar10", "protocol": "linear", "init": init, "top1": top1, **changes})  # pyright: ignore
+
+
+def shown(table: object, width: int = 80) -> str:
+    console = Console(width=width, color_system=None, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(table)
+    return console.export_text()
+
+
+def line_with(text: str, words: str) -> str:
+    return next(line for line in text.splitlines() if words in line)
+
+
+def test_a_row_has_the_keys_of_results_json():
+    entry = row("pretrained", 0.567, top5=0.95, layer="stage2", pretrained_on="cifar100", seconds=3, confusion=[[1]])
+    assert {"data", "pretrained_on", "protocol", "init", "labels", "layer", "seed", "top1", "top5"} <= entry.keys()
+    assert json.loads(json.dumps(entry)) == entry
+    assert (entry["top1"], entry["seconds"], entry["confusion"]) == (0.567, 3.0, [[1]])
+
+
+@pytest.mark.parametrize("top1", [-0.01, 1.01, 56.7, float("nan")])
+def test_an_accuracy_that_is_no_fraction_is_refused(top1):
+    with pytest.raises(ArgumentError, match="fraction between 0 and 1"):
+        row("random", top1)
+
+
+@pytest.mark.parametrize(("protocol", "labels"), [("linear", 0), ("linear", 1.5), ("finetune", -1), ("fewshot", 0)])
+def test_labels_outside_their_range_are_refused(protocol, labels):
+    with pytest.raises(ArgumentError, match=f"labels: got {labels}"):
+        row("random", 0.5, protocol=protocol, labels=labels)
+
+
+def test_unknown_names_come_with_the_closest_known_one():
+    with pytest.raises(UnknownNameError, match="did you mean 'linear'"):
+        row("random", 0.5, protocol="linaer")
+    with pytest.raises(UnknownNameError, match="did you mean 'pretrained'"):
+        row("pretraned", 0.5)
+    assert set(PROTOCOLS) >= {"linear", "finetune"}
+    assert set(INITS) >= {"pretrained", "random"}
+
+
+def test_the_control_has_the_same_data_protocol_and_labels():
+    lines = compare(
+        [
+            row("pretrained", 0.60, layer="stage3"),
+            row("random", 0.45, layer="stage1"),  # its own best depth: still the control
+            row("random", 0.10, data="stl10"),
+            row("random", 0.20, labels=0.1),
+            row("random", 0.30, protocol="ridge"),
+        ]
+    )
+    answer = next(line for line in lines if line.init == "pretrained")
+    assert answer.control_top1 == 0.45
+    assert answer.points == pytest.approx(15)
+
+
+def test_seeds_are_paired():
+    rows = [row("pretrained", top1, seed=seed) for seed, top1 in enumerate((0.60, 0.70, 0.80))]
+    rows += [row("random", top1, seed=seed) for seed, top1 in enumerate((0.50, 0.58, 0.72))]
+    answer = compare(rows)[0]
+    assert answer.top1 == pytest.approx(0.7)
+    assert answer.top1_sd == pytest.approx(0.1)
+    assert answer.points == pytest.approx(10)
+    assert answer.points_sd == pytest.approx(2)  # of 10, 12, 8: much less than of the accuracies
+    assert answer.seeds == (0, 1, 2)
+
+
+def test_rows_that_list_depths_are_compared_depth_by_depth():
+    rows = [row("pretrained", 0.5 + index / 10, layer=f"stage{index}") for index in range(3)]
+    rows += [row("random", 0.5 - index / 10, layer=f"stage{index}") for index in range(3)]
+    points = {line.layer: line.points for line in compare(rows) if line.init == "pretrained"}
+    assert points == pytest.approx({"stage0": 0, "stage1": 20, "stage2": 40})
+
+
+def test_fine_tuning_from_scratch_is_the_control_of_fine_tuning():
+    for control in ("random", "supervised-grey"):
+        answer = compare([row("pretrained", 0.8, protocol="finetune"), row(control, 0.7, protocol="finetune")])[0]
+        assert answer.points == pytest.approx(10)
+    assert compare([row("pretrained", 0.8), row("supervised-grey", 0.9)])[0].points is None
+
+
+def test_the_margin_is_the_normal_interval_of_two_proportions():
+    confusion = [[400, 100], [100, 400]]
+    answer = compare([row("pretrained", 0.8, confusion=confusion), row("random", 0.6, confusion=confusion)])[0]
+    assert answer.margin == pytest.approx(196 * math.sqrt(0.8 * 0.2 / 1000 + 0.6 * 0.4 / 1000))
+    assert compare([row("pretrained", 0.8), row("random", 0.6)])[0].margin is None
+
+
+@pytest.mark.parametrize(("top1", "tone"), [(0.60, "helped"), (0.40, "hurt"), (0.505, "unclear"), (0.495, "unclear")])
+def test_a_difference_within_the_noise_is_called_unclear(top1, tone):
+    assert compare([row("pretrained", top1), row("random", 0.5)])[0].tone == tone
+
+
+def test_the_headline_is_the_linear_probe_on_most_labels():
+    rows = [row("pretrained", 0.9, protocol="finetune"), row("random", 0.8, protocol="finetune")]
+    assert headline(rows).protocol == "finetune"  # pyright: ignore[reportOptionalMemberAccess]
+    for labels, top1 in ((0.1, 0.4), (1.0, 0.6)):
+        rows += [row("pretrained", top1, labels=labels), row("random", 0.3, labels=labels)]
+    best = headline(rows)
+    assert best is not None
+    assert (best.protocol, best.labels, best.top1) == ("linear", 1.0, 0.6)
+    assert headline([row("pretrained", 0.5)]) is None
+    assert headline([]) is None
+
+
+def test_the_terminal_table_fits_eighty_columns_and_shows_every_number():
+    rows = [
+        row("pretrained", 0.5674, top5=0.9512, layer="stage3", pretrained_on="cifar100"),
+        row("random", 0.4801, top5=0.9011, layer="stage2"),
+        row("pretrained", 0.7442, protocol="finetune", labels=0.1, pretrained_on="cifar100"),
+        row("random", 0.7601, protocol="finetune", labels=0.1),
+    ]
+    text = shown(transfer_table(rows))
+    assert line_with(text, "pretrained on cifar100").split()[-6:] == ["stage3", "56.7", "%", "95.1", "%", "+8.7"]
+    assert line_with(text, "random weights").split()[-6:] == ["stage2", "48.0", "%", "90.1", "%", "–"]
+    assert "fine-tune, 10 % of labels" in text
+    assert "from scratch, grey input" in text
+    assert "−1.6" in text
+    assert "…" not in text
+
+
+def test_names_with_brackets_are_not_markup():
+    assert "[red]odd[/red]" in shown(transfer_table([row("random", 0.5, data="[red]odd[/red]")]))
+
+
+def test_the_colour_table_puts_the_baselines_beside_the_painting():
+    entry = {
+        "data": "toy", "split": "test", "bits_per_pixel": 1.516, "prior_bits_per_pixel": 3.25,
+        "grey_lookup_bits_per_pixel": 2.125,
+        "top1": 0.5891, "prior_top1": 0.12, "grey_lookup_top1": 0.31, "top5": None, "ab_rmse": 9.514,
+        "grey_ab_rmse": 18.25,
+        "colourfulness": 21.54, "colourfulness_true": 33.33,
+    }  # fmt: skip
+    text = shown(colour_table(entry))
+    assert line_with(text, "bits per pixel").split()[-5:] == ["1.516", "3.250", "2.125", "–", "–"]
+    assert line_with(text, "top-1").split()[-8:] == ["58.9", "%", "12.0", "%", "31.0", "%", "–", "–"]
+    assert line_with(text, "ab-RMSE").split()[-5:] == ["9.51", "–", "–", "18.25", "–"]
+    assert line_with(text, "colourfulness").split()[-5:] == ["21.5", "–", "–", "0.0", "33.3"]
+    assert "top-5" not in text
+    assert "toy, test split" in text
