@@ -58,7 +58,11 @@ def _run(verb: str, words: list[str]) -> int:
     config_name, function_name, sentence = VERBS[verb]
     settings = (tyro.conf.FlagCreatePairsOff, tyro.conf.SuppressFixed)
     config = tyro.cli(
-        getattr(recipes, config_name), args=words, prog=f"pretint {verb}", description=sentence.capitalize() + ".", config=settings
+        getattr(recipes, config_name),
+        args=words,
+        prog=f"pretint {verb}",
+        description=sentence.capitalize() + ".",
+        config=settings,
     )
     _show(getattr(recipes, function_name)(config), config.json)
     return 0

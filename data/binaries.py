@@ -8,12 +8,12 @@ pictures, planes of red, green, blue in column-major order, labels from 1).
 
 from __future__ import annotations
 
+import io
 import tarfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import torch
 from jaxtyping import UInt8
@@ -130,12 +130,12 @@ def read_binary(name: str, spec: BinarySpec, split: str, root: Path | None, size
     return TensorSource(images, numbers.long() - spec.first_label, class_names, name=name, split=split)
 
 
-def _members(tar: tarfile.TarFile, wanted: set[str]) -> Iterator[tuple[str, IO[bytes]]]:
+def _members(tar: tarfile.TarFile, wanted: set[str]) -> Iterator[tuple[str, io.BufferedIOBase]]:
     """The wanted plain files, by exactly the expected names, in the order in which they lie in the archive."""
     missing = set(wanted)
     for member in tar:
         stream = tar.extractfile(member) if member.isreg() and member.name in missing else None
-        if stream is not None:
+        if isinstance(stream, io.BufferedIOBase):
             missing.discard(member.name)
             yield member.name, stream
         if not missing:
@@ -144,7 +144,7 @@ def _members(tar: tarfile.TarFile, wanted: set[str]) -> Iterator[tuple[str, IO[b
 
 
 def _read_records(
-    stream: IO[bytes], spec: BinarySpec, size: int
+    stream: io.BufferedIOBase, spec: BinarySpec, size: int
 ) -> tuple[UInt8[Tensor, "n 3 size size"], UInt8[Tensor, " n"]]:
     """All pictures of one member, resized chunk by chunk, and the class of each (0 where labels lie apart)."""
     record = spec.label_bytes + 3 * spec.side**2

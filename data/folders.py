@@ -5,13 +5,14 @@ from __future__ import annotations
 import bz2
 import functools
 import gzip
+import io
 import lzma
 import os
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import Any
 
 import torch
 
@@ -21,7 +22,7 @@ from .layout import Entry, Listing, Part, is_picture_name, part_of
 from .reading import Job, decode_all
 from .tensors import TensorSource
 
-TAR_SUFFIXES = {
+TAR_SUFFIXES: dict[str, Callable[..., Any]] = {
     ".tar": open,
     ".tar.gz": gzip.open,
     ".tgz": gzip.open,
@@ -122,7 +123,7 @@ def _folder_jobs(part: Part) -> Iterator[Job]:
 class _HeaderReader:
     """A stream for tarfile to read headers from, which hostile headers cannot make go backwards or read a gigabyte."""
 
-    def __init__(self, stream: IO[bytes]):
+    def __init__(self, stream: io.BufferedIOBase):
         self.stream, self.position, self.last = stream, 0, b""
 
     def read(self, count: int) -> bytes:
@@ -169,14 +170,19 @@ def _list_tar(path: Path, mtime_ns: int, size: int) -> Listing:
                         continue
                     reason = _why_refused(member)
                     if reason:
-                        refused.append(f"{member.name}: {reason}")
+                        refused.append(f"{member.name.removeprefix('./')}: {reason}")
                     else:
                         found[str(PurePosixPath(member.name))] = (member.offset_data, member.size)
             reader.finish()
     except _DAMAGE as error:
         raise _damaged(path, error) from error
-    entries = (Entry(name, place) for name, place in _without_common_folder(found).items())
-    return Listing(f"the archive {str(path)!r}", tuple(sorted(entries, key=lambda entry: entry.name)), tuple(refused))
+    prefix = _common_folder(found)
+    entries = (Entry(name.removeprefix(prefix), place) for name, place in found.items())
+    return Listing(
+        f"the archive {str(path)!r}",
+        tuple(sorted(entries, key=lambda entry: entry.name)),
+        tuple(line.removeprefix(prefix) for line in refused),
+    )
 
 
 def _why_refused(member: tarfile.TarInfo) -> str | None:
@@ -190,13 +196,11 @@ def _why_refused(member: tarfile.TarInfo) -> str | None:
     return None
 
 
-def _without_common_folder(found: dict[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
-    """Archives are usually packed as one folder: if everything lies in one that is no split, its name is left out."""
-    tops = {name.split("/", 1)[0] if "/" in name else "" for name in found}
+def _common_folder(names: Iterable[str]) -> str:
+    """Archives are usually packed as one folder: if everything lies in one that is no split, "its name/", else nothing."""
+    tops = {name.split("/", 1)[0] if "/" in name else "" for name in names}
     top = next(iter(tops), "")
-    if len(tops) != 1 or top in ("", "train", "test", "val"):
-        return found
-    return {name[len(top) + 1 :]: place for name, place in found.items()}
+    return "" if len(tops) != 1 or top in ("", "train", "test", "val") else f"{top}/"
 
 
 def _tar_jobs(path: Path, part: Part) -> Iterator[Job]:
@@ -217,7 +221,7 @@ def _tar_jobs(path: Path, part: Part) -> Iterator[Job]:
         raise _damaged(path, error) from error
 
 
-def _open_stream(path: Path) -> IO[bytes]:
+def _open_stream(path: Path) -> io.BufferedIOBase:
     suffix = next(s for s in sorted(TAR_SUFFIXES, key=len, reverse=True) if path.name.lower().endswith(s))
     return TAR_SUFFIXES[suffix](path, "rb")
 

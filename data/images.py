@@ -156,6 +156,7 @@ def _centre_square(image: Image.Image, size: int) -> Image.Image:
     side = min(width, height)
     left, top = (width - side) // 2, (height - side) // 2
     box = (left, top, left + side, top + side)
-    if side == size:
-        return image if width == height else image.crop(box)
-    return image.resize((size, size), Image.Resampling.BICUBIC, box=box)
+    if (width, height) == (size, size):
+        return image
+    # Cropped first: with resize(box=…) the filter would reach beyond the square, as it does not in fit_pictures.
+    return image.crop(box).resize((size, size), Image.Resampling.BICUBIC)

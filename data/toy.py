@@ -2,7 +2,8 @@
 
 In grey, the class shows by shape and texture. In colour, a class is of one of three kinds: "fixed" (one colour),
 "two-way" (one of two colours, half and half, of equal rec601 luma, so that the grey picture says nothing of which) or
-"free" (any hue at one luma). Background, light, position, size, clutter and noise have the same distribution for every class.
+"free" (any hue at one luma). Background, light, position, size, clutter and noise have the same distribution for every
+class.
 
 Light only scales a colour: every painted pixel is its object's colour times a number, which leaves the ratio of red,
 green and blue as :func:`toy_colours` gives it. The constants were fixed by looking at the pictures, and never by any

@@ -88,7 +88,7 @@ def _waves(x: Tensor, low: float, high: float) -> Tensor:
 
 
 def _banana(f: Frame) -> Drawing:
-    crescent = torch.maximum(f.circle(0, -0.35, 1.0), -f.circle(0, -0.86, 1.1))
+    crescent = torch.maximum(f.circle(0.0, -0.35, 1.0), -f.circle(0.0, -0.86, 1.1))
     ridge = (torch.hypot(f.u, f.v + 0.35) - 0.82).abs()
     shade = 1 - 0.3 * f.cover(ridge - 0.03)
     tips = torch.maximum(crescent, 0.72 + 0.1 * f.chance[0] - f.u.abs())
@@ -97,19 +97,19 @@ def _banana(f: Frame) -> Drawing:
 
 def _tree(f: Frame) -> Drawing:
     tiers = [
-        f.polygon((0, -0.98 + 0.42 * k), (0.42 + 0.16 * k, -0.3 + 0.42 * k), (-0.42 - 0.16 * k, -0.3 + 0.42 * k))
+        f.polygon((0.0, -0.98 + 0.42 * k), (0.42 + 0.16 * k, -0.3 + 0.42 * k), (-0.42 - 0.16 * k, -0.3 + 0.42 * k))
         for k in range(3)
     ]
     crown = torch.minimum(torch.minimum(tiers[0], tiers[1]), tiers[2])
-    needles = _waves(14 * (f.v - 0.5 * f.u.abs()) + 6 * f.chance[0], 0.55, 1)
-    return Drawing(f.cover(crown), needles, under=[(f.cover(f.box(0, 0.7, 0.12, 0.3)), _WOOD)])
+    needles = _waves(14 * (f.v - 0.5 * f.u.abs()) + 6 * f.chance[0], 0.55, 1.0)
+    return Drawing(f.cover(crown), needles, under=[(f.cover(f.box(0.0, 0.7, 0.12, 0.3)), _WOOD)])
 
 
 def _ball(f: Frame) -> Drawing:
-    ball = f.circle(0, 0, 0.82)
+    ball = f.circle(0.0, 0.0, 0.82)
     seams = torch.minimum(f.u.abs(), f.v.abs())
     for x in (-1.05, 1.05):
-        seams = torch.minimum(seams, f.circle(x, 0, 0.72).abs())
+        seams = torch.minimum(seams, f.circle(x, 0.0, 0.72).abs())
     light = 1 - 0.35 * (torch.hypot(f.u + 0.3, f.v + 0.3) / 1.2).clamp(0, 1).square()
     return Drawing(f.cover(ball), light, over=[(f.cover(torch.maximum(seams - 0.05, ball)), _BLACK)])
 
@@ -117,7 +117,7 @@ def _ball(f: Frame) -> Drawing:
 def _apple(f: Frame) -> Drawing:
     cheeks = torch.minimum(f.ellipse(-0.3, 0.12, 0.52, 0.66), f.ellipse(0.3, 0.12, 0.52, 0.66))
     light = 0.66 + 0.34 * torch.exp(-((f.u + 0.35).square() + (f.v + 0.15).square()) / 0.12)
-    stem = f.cover(f.line(0, -0.3, 0.05, -0.85, 0.06))
+    stem = f.cover(f.line(0.0, -0.3, 0.05, -0.85, 0.06))
     leaf = torch.maximum(f.circle(0.28, -0.45, 0.36), f.circle(0.34, -0.92, 0.36))
     return Drawing(f.cover(cheeks), light, over=[(stem, _WOOD), (f.cover(leaf), _LEAF)])
 
@@ -127,16 +127,16 @@ def _flower(f: Frame) -> Drawing:
     petals = torch.cos(5 * angle + 6 * f.chance[0])
     bloom = (radius - (0.47 + 0.19 * petals)) * 0.8
     shade = 0.6 + 0.4 * (0.5 + 0.5 * petals)
-    stem = torch.minimum(f.line(0, 0, 0.0, 0.98, 0.055), f.ellipse(0.24, 0.62, 0.25, 0.1))
-    heart = f.cover(f.circle(0, -0.3, 0.2))
+    stem = torch.minimum(f.line(0.0, 0.0, 0.0, 0.98, 0.055), f.ellipse(0.24, 0.62, 0.25, 0.1))
+    heart = f.cover(f.circle(0.0, -0.3, 0.2))
     return Drawing(f.cover(bloom), shade, under=[(f.cover(stem), _LEAF)], over=[(heart, _POLLEN)])
 
 
 def _fish(f: Frame) -> Drawing:
-    body = f.ellipse(-0.15, 0, 0.75, 0.43)
-    tail = f.polygon((0.4, 0), (0.95, -0.45), (0.95, 0.45))
+    body = f.ellipse(-0.15, 0.0, 0.75, 0.43)
+    tail = f.polygon((0.4, 0.0), (0.95, -0.45), (0.95, 0.45))
     fin = f.polygon((-0.3, -0.3), (0.1, -0.72), (0.25, -0.3))
-    scales = _waves(12 * f.u + 6 * f.chance[0], 0.55, 1)
+    scales = _waves(12 * f.u + 6 * f.chance[0], 0.55, 1.0)
     scales = torch.where(f.u < -0.5, 1.0, scales)  # the head is plain
     eye, pupil = f.cover(f.circle(-0.6, -0.1, 0.13)), f.cover(f.circle(-0.62, -0.1, 0.07))
     return Drawing(
@@ -146,7 +146,7 @@ def _fish(f: Frame) -> Drawing:
 
 def _car(f: Frame) -> Drawing:
     cabin = f.polygon((-0.4, -0.45), (0.3, -0.45), (0.6, 0.05), (-0.6, 0.05))
-    body = torch.minimum(f.box(0, 0.2, 0.95, 0.25), cabin)
+    body = torch.minimum(f.box(0.0, 0.2, 0.95, 0.25), cabin)
     shade = torch.where(f.v > 0.2, 0.72, 1.0)  # the lower half of the doors lies in shadow
     windows = torch.minimum(
         f.polygon((-0.33, -0.34), (-0.06, -0.34), (-0.06, 0.0), (-0.46, 0.0)),
@@ -160,12 +160,12 @@ def _car(f: Frame) -> Drawing:
 
 
 def _house(f: Frame) -> Drawing:
-    boards = _waves(16 * f.v + 6 * f.chance[0], 0.75, 1)
-    roof = f.cover(f.polygon((0, -0.95), (0.92, -0.15), (-0.92, -0.15)))
+    boards = _waves(16 * f.v + 6 * f.chance[0], 0.75, 1.0)
+    roof = f.cover(f.polygon((0.0, -0.95), (0.92, -0.15), (-0.92, -0.15)))
     door = f.cover(f.box(-0.28, 0.52, 0.16, 0.36))
     window, bars = f.box(0.32, 0.3, 0.2, 0.2), torch.minimum((f.u - 0.32).abs(), (f.v - 0.3).abs()) - 0.035
     return Drawing(
-        f.cover(f.box(0, 0.35, 0.7, 0.53)),
+        f.cover(f.box(0.0, 0.35, 0.7, 0.53)),
         boards,
         over=[(roof, _STONE), (door, _WOOD), (f.cover(window), _WHITE), (f.cover(torch.maximum(window, bars)), _BLACK)],
     )
@@ -173,14 +173,14 @@ def _house(f: Frame) -> Drawing:
 
 def _shirt(f: Frame) -> Drawing:
     sleeves = torch.minimum(f.line(-0.38, -0.5, -0.8, -0.02, 0.2), f.line(0.38, -0.5, 0.8, -0.02, 0.2))
-    cloth = torch.minimum(f.box(0, 0.08, 0.46, 0.76), sleeves)
-    cloth = torch.maximum(cloth, -f.circle(0, -0.74, 0.24))
+    cloth = torch.minimum(f.box(0.0, 0.08, 0.46, 0.76), sleeves)
+    cloth = torch.maximum(cloth, -f.circle(0.0, -0.74, 0.24))
     stripes = torch.where(torch.sin((9 + 5 * f.chance[0]) * f.v + 6 * f.chance[1]) > 0, 0.5, 1.0)
     return Drawing(f.cover(cloth), stripes)
 
 
 def _kite(f: Frame) -> Drawing:
-    diamond = f.polygon((0, -0.95), (0.6, -0.35), (0, 0.45), (-0.6, -0.35))
+    diamond = f.polygon((0.0, -0.95), (0.6, -0.35), (0.0, 0.45), (-0.6, -0.35))
     quarters = torch.where((f.u > 0) == (f.v > -0.35), 1.0, 0.55)
     swing = 0.13 * torch.sin(8 * f.v + 6 * f.chance[0])
     tail = torch.maximum((f.u - swing).abs() - 0.05, (f.v - 0.7).abs() - 0.28)
@@ -197,14 +197,14 @@ class ToyObject:
 
 
 OBJECTS: dict[str, ToyObject] = {
-    "banana": ToyObject(_banana, 180),
-    "tree": ToyObject(_tree, 20),
-    "ball": ToyObject(_ball, 180),
-    "apple": ToyObject(_apple, 35),
-    "flower": ToyObject(_flower, 35),
-    "fish": ToyObject(_fish, 40),
-    "car": ToyObject(_car, 20),
-    "house": ToyObject(_house, 15),
-    "shirt": ToyObject(_shirt, 35),
-    "kite": ToyObject(_kite, 60),
+    "banana": ToyObject(_banana, 180.0),
+    "tree": ToyObject(_tree, 20.0),
+    "ball": ToyObject(_ball, 180.0),
+    "apple": ToyObject(_apple, 35.0),
+    "flower": ToyObject(_flower, 35.0),
+    "fish": ToyObject(_fish, 40.0),
+    "car": ToyObject(_car, 20.0),
+    "house": ToyObject(_house, 15.0),
+    "shirt": ToyObject(_shirt, 35.0),
+    "kite": ToyObject(_kite, 60.0),
 }

@@ -282,7 +282,7 @@ def paired_layers(train: Tensor | Mapping[str, Tensor], test: Tensor | Mapping[s
                 raise ArgumentError(
                     f"{name}: layer {layer!r} is {x.dtype} {tuple(x.shape)}; use floats (images, width)."
                 )
-            features[layer] = x.float()
+            features[layer] = x.detach().float()
             if not _is_finite(features[layer]):
                 raise NotFiniteError(f"{name}: layer {layer!r} holds NaN or infinity; check the encoder that made it.")
         layers: Layers = {layer: (x,) for layer, x in features.items()}

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..data import Batch, Batches, ImageSource, class_balanced_subset, hold_out
 from ..runtime.device import Compute
 from ..runtime.errors import ArgumentError, DataError
-from ..runtime.loop import Loss, LoopSettings, Training
+from ..runtime.loop import LoopSettings, Loss, Training
 from ..runtime.runlog import RunLog
 from .scores import confusion_counts, top_k_accuracy
 
@@ -158,7 +158,9 @@ def _classification_loss(logits: Float[Tensor, "b c"], labels: Int64[Tensor, " b
 
 
 @torch.inference_mode()
-def predict_logits(model: nn.Module, source: ImageSource, compute: Compute, batch_size: int = 512) -> Float[Tensor, "n c"]:
+def predict_logits(
+    model: nn.Module, source: ImageSource, compute: Compute, batch_size: int = 512
+) -> Float[Tensor, "n c"]:
     """Logits of a classifier with `preprocess` for all images of a source, in evaluation mode, float32."""
     model.eval()
     parts = []

@@ -61,9 +61,10 @@ class ColourQuality:
     @torch.no_grad()
     def update(
         self,
-        painted: Picture,
-        true: UInt8[Tensor, "b 3 h w"],
-        logits: Float[Tensor, "b k h2 w2"] | None = None,
+        # underscores: sizes that do not agree are the user's mistake, and get a sentence
+        painted: UInt8[Tensor, "_b 3 _h _w"] | Float[Tensor, "_b 3 _h _w"],
+        true: UInt8[Tensor, "_b 3 _h _w"],
+        logits: Float[Tensor, "_b _k _h2 _w2"] | None = None,
         grey: str = "rec601",
     ) -> None:
         """Count a batch.

@@ -38,13 +38,13 @@ def transfer_row(
     data: str,
     protocol: str,
     init: str,
-    top1: float,
-    top5: float | None = None,
-    labels: float = 1.0,
+    top1: float | int,
+    top5: float | int | None = None,
+    labels: float | int = 1.0,
     layer: str | None = None,
     seed: int = 0,
     pretrained_on: str | None = None,
-    seconds: float | None = None,
+    seconds: float | int | None = None,
     **extra: Any,
 ) -> dict[str, Any]:
     """One entry of `results.json`, list `"transfer"`.
@@ -235,7 +235,7 @@ def _order(row: Row) -> tuple:
 def _control(row: Row, rows: Sequence[Row]) -> Row | None:
     if row["init"] != "pretrained":
         return None
-    wanted = {key: row.get(key) for key in ("data", "protocol", "labels", "seed")}
+    wanted = {key: row.get(key) for key in ("data", "protocol", "seed")}
     for init in ("random", "supervised-grey") if row["protocol"] == "finetune" else ("random",):
         found = [r for r in rows if r["init"] == init and all(r.get(key) == value for key, value in wanted.items())]
         same_layer = [r for r in found if r.get("layer") == row.get("layer")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,7 @@ PREDICT_AT = (1, 2, 4)
 _LAB_SCALE = 128.0
 
 
+@runtime_checkable
 class Task(Protocol):
     """What the loop and the verbs know of a task.
 

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from .pretraining import pretrain
     from .probing import ProbeConfig, probe
     from .reporting import ReportConfig, report
-    from .opening import Run, open_run
 
 _HOME = {
     "BackbonesConfig": "catalogue", "backbones": "catalogue", "TasksConfig": "catalogue", "tasks": "catalogue",

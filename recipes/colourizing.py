@@ -14,8 +14,8 @@ from ..runtime.device import Compute
 from ..runtime.errors import ArgumentError, DataError
 from ..runtime.files import write_atomically
 from ..runtime.runlog import note
-from .options import MachineOptions, Outcome, positive
 from .opening import open_run
+from .options import MachineOptions, Outcome, positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,9 +65,7 @@ def colourize(config: ColourizeConfig) -> Outcome:
         note(f"skipped {line}")
     if not painted:
         raise DataError(f"None of the {len(found)} pictures could be read; JPEG, PNG, WebP, BMP and GIF are.")
-    return Outcome(
-        {"painted": painted, "skipped": broken}, [], [f"Painted {len(painted)} pictures into {config.out}."]
-    )
+    return Outcome({"painted": painted, "skipped": broken}, [], [f"Painted {len(painted)} pictures into {config.out}."])
 
 
 def _found(path: Path) -> list[tuple[Path, Path]]:

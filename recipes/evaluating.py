@@ -12,9 +12,9 @@ from ..evaluation import colour_table
 from ..runtime.device import Compute
 from ..runtime.results import add_results
 from .colour_results import measure_colour, save_pictures, spread_ids
+from .opening import open_run
 from .options import DataOptions, MachineOptions, Outcome
 from .pretraining import report_broken
-from .opening import open_run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,12 @@ def evaluate(config: EvaluateConfig) -> Outcome:
     data = config.data or run.config.data
     split = "test" if "test" in available_splits(data, config.root) else "train"
     source = open_source(
-        data, split, config.root, image_size=run.config.image_size, unlabelled=config.unlabelled, max_broken=config.max_broken
+        data,
+        split,
+        config.root,
+        image_size=run.config.image_size,
+        unlabelled=config.unlabelled,
+        max_broken=config.max_broken,
     )
     report_broken(source)
     source = source.to(compute.device)
@@ -51,5 +56,3 @@ def evaluate(config: EvaluateConfig) -> Outcome:
     save_pictures(run.folder, f"{source.name}-{split}", source.gather(spread_ids(len(source))), run.painter)
     results = add_results(run.folder.path, "colour", [entry])
     return Outcome({"run": str(config.run), **results}, [colour_table(entry)])
-
-

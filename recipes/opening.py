@@ -60,7 +60,8 @@ def read_settings(folder: RunFolder) -> PretrainConfig:
         unknown = settings.keys() - known
         if unknown:
             raise RunFolderError(f"{folder.path} has settings that this Pretint does not know: {sorted(unknown)}.")
-        return PretrainConfig(**{k: Path(v) if k in paths and v is not None else v for k, v in settings.items()})
+        values: dict[str, Any] = {k: Path(v) if k in paths and v is not None else v for k, v in settings.items()}
+        return PretrainConfig(**values)
     except (TypeError, AttributeError, PretintError) as error:
         raise RunFolderError(f"{folder.path / 'config.json'} can't be used: {error}") from error
 

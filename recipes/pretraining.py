@@ -23,13 +23,13 @@ from ..runtime.checkpoints import Checkpoints
 from ..runtime.device import Compute
 from ..runtime.errors import ArgumentError, DataError
 from ..runtime.files import write_json
-from ..runtime.loop import Loss, LoopSettings, Training
+from ..runtime.loop import LoopSettings, Loss, Training
 from ..runtime.results import add_results
 from ..runtime.runfolder import RunFolder
 from ..runtime.runlog import RunLog, note
 from .colour_results import measure_colour, save_pictures, spread_ids
-from .options import Outcome, plain
 from .opening import build_model, needs_palette, read_palette, read_settings
+from .options import Outcome, plain
 from .settings import PretrainConfig
 
 _BATCH_OF_PASSES = 4096
@@ -50,7 +50,9 @@ def pretrain(config: PretrainConfig) -> Outcome:
     compute = Compute.choose(config.device, config.precision)
     source = open_training_source(config, compute)
     kept, held = (ids.to(compute.device) for ids in hold_out(source, config.holdout, config.seed))
-    batches = Batches(source.subset(kept), config.batch_size, seed=config.seed, augment=config.augment, device=compute.device)
+    batches = Batches(
+        source.subset(kept), config.batch_size, seed=config.seed, augment=config.augment, device=compute.device
+    )
     torch.manual_seed(config.seed)
     palette = _palette(config, source, kept)
     model, task = build_model(config, palette)
@@ -73,7 +75,12 @@ def open_training_source(config: PretrainConfig, compute: Compute) -> ImageSourc
         DataError: they can't be read, are all grey, or are fewer than a batch.
     """
     source = open_source(
-        config.data, "train", config.root, image_size=config.image_size, unlabelled=config.unlabelled, max_broken=config.max_broken
+        config.data,
+        "train",
+        config.root,
+        image_size=config.image_size,
+        unlabelled=config.unlabelled,
+        max_broken=config.max_broken,
     )
     report_broken(source)
     if is_grey(source):
@@ -103,7 +110,9 @@ def _resumed(config: PretrainConfig) -> PretrainConfig:
     changed = [k for k, v in given.items() if k not in free and v != default[k] and v != plain(saved)[k]]
     if changed:
         listed = ", ".join(f"--{k.replace('_', '-')} {given[k]} (was {plain(saved)[k]})" for k in changed)
-        raise ArgumentError(f"--resume: the run in {config.folder} was started with other settings: {listed}; leave them out.")
+        raise ArgumentError(
+            f"--resume: the run in {config.folder} was started with other settings: {listed}; leave them out."
+        )
     return replace(
         saved, out=config.folder, resume=True, json=config.json, root=config.root or saved.root, device=config.device
     )
@@ -138,7 +147,12 @@ def _start_folder(config: PretrainConfig, source: ImageSource) -> RunFolder:
 
 
 def _train(
-    config: PretrainConfig, painter: Painter, batches: Batches, held: ImageSource, shown: torch.Tensor, folder: RunFolder
+    config: PretrainConfig,
+    painter: Painter,
+    batches: Batches,
+    held: ImageSource,
+    shown: torch.Tensor,
+    folder: RunFolder,
 ) -> int:
     """Runs the loop; returns the number of epochs behind the best weights."""
     model, task, compute = painter.model, painter.task, painter.compute
@@ -173,7 +187,9 @@ def _train(
         return training.run(log, paint).best_epoch
 
 
-def _save_encoder(config: PretrainConfig, painter: Painter, source: ImageSource, folder: RunFolder, epochs: int) -> None:
+def _save_encoder(
+    config: PretrainConfig, painter: Painter, source: ImageSource, folder: RunFolder, epochs: int
+) -> None:
     card: dict[str, Any] = {
         "task": config.task, "data": source.name, "data_fingerprint": source.fingerprint, "images": len(source),
         "epochs": epochs, "seed": config.seed,
@@ -183,9 +199,7 @@ def _save_encoder(config: PretrainConfig, painter: Painter, source: ImageSource,
     save_backbone(painter.model.encoder, folder.encoder, card, config.image_size)
 
 
-def _judged_source(
-    config: PretrainConfig, source: ImageSource, held: torch.Tensor, compute: Compute
-) -> ImageSource:
+def _judged_source(config: PretrainConfig, source: ImageSource, held: torch.Tensor, compute: Compute) -> ImageSource:
     """What the painting is shown and measured on: the test split, or the held-out images where there is none."""
     if "test" not in available_splits(config.data, config.root):
         return source.subset(held)

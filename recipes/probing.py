@@ -73,5 +73,3 @@ def _probe_one(judged: Judged, init: str, config: ProbeConfig) -> dict[str, Any]
         confusion=result.confusion.tolist(),
         class_names=list(judged.train.class_names or ()),
     )
-
-

@@ -44,7 +44,9 @@ def report(config: ReportConfig) -> Outcome:
         ArgumentError: the output can't be a file, or a run is named twice.
     """
     folders = [RunFolder.open(path) for path in config.runs]
-    path = write_report([_report_run(folder, folders) for folder in folders], config.out or folders[0].path / "report.html")
+    path = write_report(
+        [_report_run(folder, folders) for folder in folders], config.out or folders[0].path / "report.html"
+    )
     rows = [row for folder in folders for row in read_results(folder.path)["transfer"]]
     tables = [transfer_table(rows)] if rows else []
     return Outcome({"report": str(path), "transfer": rows}, tables, [f"Report: {path}"])

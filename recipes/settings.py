@@ -12,7 +12,6 @@ from ..pretext import DECODES, LOSSES, PREDICT_AT, check_task_name
 from ..runtime.errors import ArgumentError, UnknownNameError
 from .options import DataOptions, MachineOptions, positive
 
-
 _CHOICES = {
     "palette_space": PALETTE_SPACES,
     "decode": DECODES,
@@ -106,7 +105,9 @@ class PretrainConfig(MachineOptions, DataOptions):
             if getattr(self, name) not in known:
                 raise UnknownNameError(f"--{name.replace('_', '-')}", getattr(self, name), known)
         if self.image_size < SMALLEST_SIZE:
-            raise ArgumentError(f"--image-size: {self.image_size} is too small; encoders need at least {SMALLEST_SIZE}.")
+            raise ArgumentError(
+                f"--image-size: {self.image_size} is too small; encoders need at least {SMALLEST_SIZE}."
+            )
         if not 2 <= self.colours <= 4096:
             raise ArgumentError(f"--colours: {self.colours} must be from 2 to 4096.")
         if not 0 < self.temperature <= 1:

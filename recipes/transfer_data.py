@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..backbones import BackboneSpec, create_backbone, load_backbone
+from ..backbones import BackboneSpec, Preprocess, create_backbone, load_backbone
 from ..data import ImageSource, available_splits, open_source
 from ..runtime.device import Compute
 from ..runtime.errors import ArgumentError, DataError
 from ..runtime.runfolder import RunFolder
+from .opening import read_settings
 from .options import DataOptions, MachineOptions, positive
 from .pretraining import report_broken
-from .opening import read_settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,9 @@ class TransferOptions(MachineOptions, DataOptions):
 
     def __post_init__(self) -> None:
         if not 0 < self.labels <= 1:
-            raise ArgumentError(f"--labels: {self.labels} must be above 0 and at most 1, the share of training labels to use.")
+            raise ArgumentError(
+                f"--labels: {self.labels} must be above 0 and at most 1, the share of training labels to use."
+            )
         positive(self, *(name for name in ("epochs", "batch_size", "learning_rate", "patience") if hasattr(self, name)))
 
 
@@ -87,6 +89,7 @@ def untrained(encoder: nn.Module, image_size: int, seed: int) -> nn.Module:
     """The same network with random weights and the same preprocessing."""
     spec, preprocess = encoder.spec, encoder.preprocess
     assert isinstance(spec, BackboneSpec)
+    assert isinstance(preprocess, Preprocess)
     torch.manual_seed(seed)
     stem = "auto" if spec.stem == "native" else spec.stem
     return create_backbone(

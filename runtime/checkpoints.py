@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from .tensors import optimizer_tensors, read_metadata, read_tensors, restore_optimizer, write_tensors
 from .errors import RunFolderError
 from .processes import is_main
+from .tensors import optimizer_tensors, read_metadata, read_tensors, restore_optimizer, write_tensors
 
 
 class Checkpoints:

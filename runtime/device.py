@@ -70,13 +70,13 @@ class Compute:
     def precision(self) -> str:
         return "bf16" if self.bf16 else "fp32"
 
-    def autocast(self) -> AbstractContextManager[None]:
+    def autocast(self) -> AbstractContextManager[object]:
         """The context under which the forward pass runs."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)
 
     def place(self, model: ModuleT) -> ModuleT:
         """The model on the device, its weights in the chosen layout."""
-        return model.to(self.device, memory_format=self.memory_format)
+        return model.to(self.device).to(memory_format=self.memory_format)  # pyright: ignore[reportCallIssue]
 
     def layout(self, x: Tensor) -> Tensor:
         """A picture batch (b, c, h, w) in the chosen layout."""

@@ -12,7 +12,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ from .processes import sum_over_processes, world_size
 from .randomness import step_seed
 from .runlog import RunLog
 
-BatchT = TypeVar("BatchT")
+BatchT = TypeVar("BatchT", bound="PictureBatch")
 BatchT_co = TypeVar("BatchT_co", covariant=True)
 
 _POLL_SECONDS = 0.5
@@ -37,6 +37,14 @@ class Loss(NamedTuple):
     denominator: Tensor
 
 
+@runtime_checkable
+class PictureBatch(Protocol):
+    """A batch as far as the loop looks into it."""
+
+    rgb: Tensor
+
+
+@runtime_checkable
 class EpochBatches(Protocol[BatchT_co]):
     """Batches whose order is a function of the epoch, so that a run can go on from any step."""
 
@@ -74,7 +82,7 @@ class LoopState:
     best: float = math.inf
     best_epoch: int = 0
     finished: bool = False
-    sums: tuple[float, float] = field(default=(0.0, 0.0))
+    sums: list[float] = field(default_factory=lambda: [0.0, 0.0])
 
 
 class Interrupted(KeyboardInterrupt):
@@ -178,11 +186,12 @@ class Training(Generic[BatchT]):
         with _StopRequests() as self._stop:
             while self.state.step < self.total_steps and not self.state.finished:
                 epoch, offset = divmod(self.state.step, self.steps_per_epoch)
-                seconds = self._train_epoch(epoch, offset)
-                self._end_epoch(epoch + 1, seconds, self.steps_per_epoch - offset)
+                images, seconds = self._train_epoch(epoch, offset)
+                self._end_epoch(epoch + 1, images, seconds)
         return self.state
 
-    def _train_epoch(self, epoch: int, offset: int) -> float:
+    def _train_epoch(self, epoch: int, offset: int) -> tuple[int, float]:
+        """Trains to the end of an epoch, from a step in it; returns images seen and seconds."""
         self.model.train()
         start = polled = time.perf_counter()
         images, batches = 0, self.batches.epoch(epoch, offset * self.settings.accumulate)
@@ -194,11 +203,14 @@ class Training(Generic[BatchT]):
             now = time.perf_counter()
             if now - polled > _POLL_SECONDS:
                 polled = now
-                self._show(images / (now - start), (now - start) / max(1, self.state.step - epoch * self.steps_per_epoch - offset))
+                self._show(
+                    images / (now - start),
+                    (now - start) / max(1, self.state.step - epoch * self.steps_per_epoch - offset),
+                )
             if self._stop.received is not None:
                 self._save_and_leave(self._stop.received)
         self._check_finite()
-        return time.perf_counter() - start
+        return images, time.perf_counter() - start
 
     def _step(self, group: list[BatchT]) -> int:
         """One optimiser step over the batches of one accumulation; returns the number of images."""
@@ -219,7 +231,7 @@ class Training(Generic[BatchT]):
                     parameter.grad.mul_(first / total)
         self._norm = nn.utils.clip_grad_norm_(self._parameters, self.settings.clip or math.inf)
         self.optimizer.step()
-        return sum(batch.rgb.shape[0] for batch in group)  # type: ignore[attr-defined]
+        return sum(batch.rgb.shape[0] for batch in group)
 
     def _set_learning_rates(self) -> None:
         factor = cosine_factor(self.state.step, self.total_steps, self._warmup)
@@ -240,14 +252,17 @@ class Training(Generic[BatchT]):
                 "use --precision fp32, or look at the images."
             )
 
-    def _end_epoch(self, epoch: int, seconds: float, steps: int) -> None:
+    def _end_epoch(self, epoch: int, images: int, seconds: float) -> None:
         numerator, denominator = sum_over_processes(self._sums).tolist()
         self._sums.zero_()
-        images = steps * self.settings.accumulate * getattr(self.batches, "batch_size", 0) * world_size()
         self.model.eval()
         measured = self.validate()
         row = {"epoch": epoch, "train_loss": numerator / max(denominator, 1e-12), **measured}
-        row |= {"learning_rate": self.optimizer.param_groups[-1]["lr"], "images_per_second": images / seconds, "seconds": seconds}
+        row |= {
+            "learning_rate": self.optimizer.param_groups[-1]["lr"],
+            "images_per_second": images * world_size() / seconds,
+            "seconds": seconds,
+        }
         validation_loss = measured["validation_loss"]
         if not math.isfinite(validation_loss):
             raise NotFiniteError(f"The validation loss of epoch {epoch} is {validation_loss}; lower --learning-rate.")
@@ -265,7 +280,7 @@ class Training(Generic[BatchT]):
 
     def _save(self, best: bool = False) -> None:
         if self.checkpoints is not None:
-            self.state.sums = tuple(self._sums.tolist())
+            self.state.sums = self._sums.tolist()
             self.checkpoints.save(self.model, self.optimizer, asdict(self.state), best=best)
 
     def _save_and_leave(self, number: int) -> None:

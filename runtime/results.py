@@ -10,8 +10,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from .files import read_json, write_json
 from .errors import RunFolderError
+from .files import read_json, write_json
 
 SCHEMA_VERSION = 1
 IDENTITY = {
@@ -36,8 +36,14 @@ def read_results(folder: Path) -> dict[str, Any]:
         raise RunFolderError(f"{path} does not hold results in Pretint's form; delete it and measure again.")
     version = results.get("schema_version", 0)
     if not isinstance(version, int) or version > SCHEMA_VERSION:
-        raise RunFolderError(f"{path} has schema {version}, this Pretint reads up to {SCHEMA_VERSION}; upgrade Pretint.")
-    return {"schema_version": SCHEMA_VERSION, "colour": results.get("colour", []), "transfer": results.get("transfer", [])}
+        raise RunFolderError(
+            f"{path} has schema {version}, this Pretint reads up to {SCHEMA_VERSION}; upgrade Pretint."
+        )
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "colour": results.get("colour", []),
+        "transfer": results.get("transfer", []),
+    }
 
 
 def add_results(folder: Path, part: str, entries: list[Entry]) -> dict[str, Any]:

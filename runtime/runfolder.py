@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .files import read_json, write_json
 from .errors import RunFolderError
+from .files import read_json, write_json
 
 FORMAT_VERSION = 1
 _CONTENTS = (
@@ -77,7 +77,9 @@ class RunFolder:
             return
         strangers = sorted(p.name for p in path.iterdir() if p.name not in _CONTENTS) if path.is_dir() else []
         if strangers:
-            raise RunFolderError(f"--out {path} holds other files ({', '.join(strangers[:3])}); name a folder of its own.")
+            raise RunFolderError(
+                f"--out {path} holds other files ({', '.join(strangers[:3])}); name a folder of its own."
+            )
         if holds_run and not overwrite:
             raise RunFolderError(
                 f"--out {path} holds a run already; add --resume to go on with it, --overwrite to replace it, "
@@ -114,7 +116,9 @@ class RunFolder:
         if not isinstance(version, int) or "settings" not in config:
             raise RunFolderError(f"{path} is no run folder of Pretint; name the --out folder of a pretint pretrain.")
         if version > FORMAT_VERSION:
-            raise RunFolderError(f"{path} has format {version}, this Pretint reads up to {FORMAT_VERSION}; upgrade Pretint.")
+            raise RunFolderError(
+                f"{path} has format {version}, this Pretint reads up to {FORMAT_VERSION}; upgrade Pretint."
+            )
         return folder
 
     @property

@@ -30,8 +30,12 @@ class RunLog:
         quiet: no progress at all.
     """
 
-    def __init__(self, folder: RunFolder | None, title: str, total_steps: int, keep_epochs: int = 0, quiet: bool = False):
-        self._rows = [] if folder is None else [r for r in folder.read_metrics() if r.get("epoch", 0) <= keep_epochs]
+    def __init__(
+        self, folder: RunFolder | None, title: str, total_steps: int, keep_epochs: int = 0, quiet: bool = False
+    ):
+        self._rows: list[dict[str, float | int]] = (
+            [] if folder is None else [r for r in folder.read_metrics() if r.get("epoch", 0) <= keep_epochs]
+        )
         self._folder = folder
         self._writer = None if folder is None else SummaryWriter(str(folder.tensorboard), purge_step=keep_epochs + 1)
         self._title, self._total = title, total_steps
@@ -49,7 +53,9 @@ class RunLog:
             self._bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._bar is not None:
             self._bar.stop()
         if self._writer is not None:
@@ -68,7 +74,7 @@ class RunLog:
         """Prints one line beside the bar, to standard error."""
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    def epoch(self, row: dict[str, float]) -> None:
+    def epoch(self, row: dict[str, float | int]) -> None:
         """Records an epoch's row (`epoch` counts from 1) in `metrics.csv` and TensorBoard and prints it."""
         self._rows.append(row)
         words = [f"{name.replace('_', ' ')} {_short(value)}" for name, value in row.items() if name != "epoch"]
@@ -92,7 +98,7 @@ def _short(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.4g}"
 
 
-def _as_csv(rows: list[dict[str, float]]) -> bytes:
+def _as_csv(rows: list[dict[str, float | int]]) -> bytes:
     columns = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="")

@@ -1,4 +1,4 @@
-"""Order and augmentation are functions of (seed, epoch, id): any batch can be had alone, and equals what a loop would make."""
+"""Order and augmentation are functions of (seed, epoch, id): any batch can be had alone."""
 
 import numpy as np
 import pytest

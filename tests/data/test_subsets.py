@@ -36,7 +36,7 @@ def test_another_seed_holds_out_others_and_the_same_seed_the_same():
     assert len(set(first.tolist()) & set(other.tolist())) < 30  # by chance 10 of 100
 
 
-@pytest.mark.parametrize("fraction", [0, 1, -0.1, 1.5, float("nan")])
+@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, 1.5, float("nan")])
 def test_a_share_outside_zero_to_one_cannot_be_held_out(fraction):
     with pytest.raises(ArgumentError, match="fraction"):
         hold_out(_source(None, 10), fraction, 0)
@@ -66,7 +66,7 @@ def test_a_rare_class_keeps_at_least_one_label():
     assert 1000 in class_balanced_subset(labels, 0.01, seed=0).tolist()
 
 
-@pytest.mark.parametrize("fraction", [0, -1, 1.01, float("nan")])
+@pytest.mark.parametrize("fraction", [0.0, -1.0, 1.01, float("nan")])
 def test_label_shares_outside_zero_to_one_are_refused(fraction):
     with pytest.raises(ArgumentError, match=r"\(0, 1\]"):
         class_balanced_subset(torch.zeros(5, dtype=torch.int64), fraction, 0)

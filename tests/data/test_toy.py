@@ -1,4 +1,4 @@
-"""The toy's pictures follow the distribution that it states: colours, luma, masks, independence of how many are drawn."""
+"""The toy's pictures follow the distribution that it states, and are the same however many are drawn."""
 
 import math
 import time
@@ -140,11 +140,11 @@ def test_other_sizes_show_the_same_scenes():
     assert float((shrunk - small.images.float())[:, :, 8:24, 8:24].abs().mean()) < 16
 
 
-def test_twenty_thousand_pictures_take_less_than_ten_seconds_of_one_core():
+def test_whole_batches_are_drawn_at_once():
+    # 0.8 s on one core when it was written (4 s for all 20,000); picture by picture it would take minutes.
     start = time.process_time()
-    source = make_toy()
-    assert len(source) == 20_000
-    assert time.process_time() - start < 10
+    assert len(make_toy("test")) == 4000
+    assert time.process_time() - start < 5
 
 
 def test_impossible_wishes_are_refused():

@@ -68,7 +68,8 @@ def make_run(name: str = "runs/a", top1: float = 0.5674, painted: int = 2, **cha
     colour = {
         "data": "cifar10", "split": "test", "palette": "rgb-24", "resolution": "32x32",
         "cross_entropy_nats": 1.0514, "bits_per_pixel": 1.5169, "top1": 0.5893, "top5": 0.9371, "ab_rmse": 9.517,
-        "delta_e2000": 7.254, "colourfulness": 21.54, "colourfulness_true": 33.37, "delta_m3": 12.46, "psnr": 23.456, "ssim": 0.9123,
+        "delta_e2000": 7.254, "colourfulness": 21.54, "colourfulness_true": 33.37, "delta_m3": 12.46, "psnr": 23.456,
+        "ssim": 0.9123,
         "prior_cross_entropy_nats": 2.9012, "prior_bits_per_pixel": 4.1856, "prior_top1": 0.1102, "prior_top5": 0.4404,
         "grey_lookup_cross_entropy_nats": 1.9007, "grey_lookup_bits_per_pixel": 2.7421, "grey_lookup_top1": 0.3305,
         "grey_lookup_top5": 0.8806, "grey_ab_rmse": 18.258, "grey_delta_e2000": 13.131, "grey_delta_m3": 33.37,

@@ -9,7 +9,8 @@ from pretint.runtime import ArgumentError, UnknownNameError
 
 
 def row(init: str, top1: float, **changes: object) -> dict:
-    return transfer_row(**{"data": "cifar10", "protocol": "linear", "init": init, "top1": top1, **changes})  # pyright: ignore
+    values = {"data": "cifar10", "protocol": "linear", "init": init, "top1": top1, **changes}
+    return transfer_row(**values)  # pyright: ignore[reportArgumentType]
 
 
 def shown(table: object, width: int = 80) -> str:

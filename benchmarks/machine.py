@@ -1,0 +1,34 @@
+"""On what was a figure measured? One line for the head of every table."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import sys
+from pathlib import Path
+
+import timm
+import torch
+
+import pretint
+
+
+def describe() -> str:
+    """Processor or GPU, cores, versions, and the command."""
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
+    versions = f"Pretint {pretint.__version__}, torch {torch.__version__}, timm {timm.__version__}, Python {platform.python_version()}"
+    command = shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    return f"{name}, {len(os.sched_getaffinity(0))} cores, {torch.get_num_threads()} threads; {versions}; `{command}`"
+
+
+def _processor() -> str:
+    flags, model = "", platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            key, _, value = line.partition(":")
+            model = value.strip() if key.strip() == "model name" else model
+            flags = value if key.strip() == "flags" else flags
+    instructions = [flag for flag in ("avx512_bf16", "amx_bf16") if flag in flags.split()]
+    return f"{model} ({', '.join(instructions)})" if instructions else model

@@ -1,0 +1,130 @@
+"""How much of a bare training loop's speed does Pretint's loop keep, and how much faster is it than a plain one?
+
+Three loops over the same U-Net and palette task, interleaved, median images per second:
+
+* ours: the loop that `pretint pretrain` runs, with gather, augmentation, labels, finite check and log;
+* bare: forward, backward and AdamW on one fixed batch, same network, precision and memory layout;
+* plain: the same as bare in float32 and NCHW, as most people write it.
+
+    python benchmarks/throughput.py --width 32 --rounds 5
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+import tyro
+from machine import describe
+from pretint.backbones import Preprocess, create_backbone
+from pretint.colour import build_palette
+from pretint.data import Batch, Batches, make_toy
+from pretint.pretext import PaletteTask, PretextModel
+from pretint.runtime.device import Compute
+from pretint.runtime.loop import Loss, LoopSettings, Training
+from pretint.runtime.runlog import RunLog
+from timm.optim import param_groups_weight_decay
+
+
+@dataclass(frozen=True)
+class Options:
+    """Throughput of three loops.
+
+    Attributes:
+        width: of the U-Net encoder.
+        batch_size: images a step.
+        steps: steps timed a round.
+        rounds: rounds; the median is printed.
+    """
+
+    width: int = 32
+    batch_size: int = 256
+    steps: int = 8
+    rounds: int = 5
+
+
+def make(options: Options, compute: Compute, images: int) -> tuple[PretextModel, PaletteTask, Batches, torch.optim.Optimizer]:
+    source = make_toy("train", n=images).to(compute.device)
+    palette = build_palette(lambda: iter([source.images]), 24, "rgb")
+    task = PaletteTask(Preprocess(), palette)
+    torch.manual_seed(0)
+    model = compute.place(PretextModel(create_backbone("pretint_unet", width=options.width), task.out_chans))
+    optimizer = torch.optim.AdamW(param_groups_weight_decay(model, 0.05), lr=1e-3, fused=True)
+    return model, task, Batches(source, options.batch_size, seed=0, device=compute.device), optimizer
+
+
+class Rates(RunLog):
+    """A silent log that keeps each epoch's images per second."""
+
+    def __init__(self, total_steps: int):
+        super().__init__(None, "benchmark", total_steps, quiet=True)
+        self.values: list[float] = []
+
+    def epoch(self, row: dict[str, float | int]) -> None:
+        self.values.append(row["images_per_second"])
+
+
+def ours(options: Options, compute: Compute, between: Callable[[int], None]) -> list[float]:
+    """Rates of the loop of `pretint pretrain`, an epoch a round; `between` is called after each."""
+    model, task, batches, optimizer = make(options, compute, options.steps * options.batch_size)
+
+    def loss_of(batch: Batch) -> Loss:
+        inputs, targets = task.split(batch)
+        return task.loss(model(compute.layout(inputs)), targets)
+
+    settings = LoopSettings(epochs=options.rounds + 1)
+    training = Training(model, optimizer, batches, loss_of, lambda: {"validation_loss": 0.0}, compute, settings)
+    with Rates(training.total_steps) as log:
+        training.run(log, between)
+    return log.values
+
+
+def fixed_batch(options: Options, compute: Compute) -> Callable[[], float]:
+    model, task, batches, optimizer = make(options, compute, options.batch_size)
+    inputs, targets = task.split(next(batches.epoch(0)))
+    inputs = compute.layout(inputs)
+
+    def run() -> float:
+        start = time.perf_counter()
+        for _ in range(options.steps):
+            optimizer.zero_grad(set_to_none=True)
+            with compute.autocast():
+                numerator, denominator = task.loss(model(inputs), targets)
+            (numerator / denominator).backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+        if compute.device.type == "cuda":
+            torch.cuda.synchronize()
+        return options.steps * options.batch_size / (time.perf_counter() - start)
+
+    return run
+
+
+def main(options: Options) -> None:
+    best = Compute.choose()
+    plain = Compute(best.device, bf16=False, channels_last=False)
+    loops = {
+        f"bare ({best.precision}, channels_last)": fixed_batch(options, best),
+        "plain (fp32, NCHW)": fixed_batch(options, plain),
+    }
+    rates: dict[str, list[float]] = {name: [] for name in loops}
+
+    def run_others(_epoch: int) -> None:
+        for name, run in loops.items():
+            rates[name].append(run())
+
+    rates = {"ours": ours(options, best, run_others), **rates}
+    rates = {name: values[1:] for name, values in rates.items()}  # the first round warms up
+    medians = {name: median(values) for name, values in rates.items()}
+    print(describe(), end="\n\n")
+    print("| loop | images/s (median) | range | ours / it |\n|---|---|---|---|")
+    for name, rate in medians.items():
+        low, high = min(rates[name]), max(rates[name])
+        print(f"| {name} | {rate:.0f} | {low:.0f}–{high:.0f} | {medians['ours'] / rate:.2f} |")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))

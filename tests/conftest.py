@@ -1,0 +1,42 @@
+"""What all tests share: shapes checked while they run, a cache folder of their own, the real images where there are any."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
+
+# backbones are left out: TorchScript and torch.fx can't digest the checks
+_CHECKED = ("colour", "data", "downstream", "evaluation", "pretext", "recipes", "runtime")
+_hook = install_import_hook([f"pretint.{room}" for room in _CHECKED], "beartype.beartype")
+
+import torch  # noqa: E402
+
+torch.set_num_threads(max(1, min(2, os.cpu_count() or 1)))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory):
+    """Nothing is read from or written to the user's own cache."""
+    folder = tmp_path_factory.mktemp("cache")
+    previous = os.environ.get("PRETINT_DATA")
+    os.environ["PRETINT_DATA"] = str(folder)
+    yield folder
+    if previous is None:
+        del os.environ["PRETINT_DATA"]
+    else:
+        os.environ["PRETINT_DATA"] = previous
+
+
+@pytest.fixture(scope="session")
+def cifar10_archive() -> Path:
+    """CIFAR-10 as JPEG files in a .tar.xz; tests that want it are skipped where PRETINT_TEST_DATA does not name its folder."""
+    folder = os.environ.get("PRETINT_TEST_DATA")
+    if not folder:
+        pytest.skip("PRETINT_TEST_DATA is not set: it names the folder that holds cifar10-jpeg.tar.xz")
+    path = Path(folder) / "cifar10-jpeg.tar.xz"
+    if not path.is_file():
+        pytest.skip(f"{path} is missing")
+    return path

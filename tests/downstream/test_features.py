@@ -1,0 +1,248 @@
+"""Are pooled features the averages of the encoder's stages, and is their cache never wrong?"""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import timm
+import torch
+from pretint.data import TensorSource
+from pretint.downstream import extract_features
+from pretint.downstream.features import PrincipalAxes
+from pretint.runtime import ArgumentError, DataError, NotFiniteError, UnknownNameError
+from torch import nn
+
+
+def grey(rgb: torch.Tensor) -> torch.Tensor:
+    return rgb.float().mean(1, keepdim=True) / 255 - 0.5
+
+
+def make_encoder(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    encoder = timm.create_model("resnet10t", in_chans=1, num_classes=0)
+    encoder.preprocess = grey
+    return encoder
+
+
+def make_source(n: int = 13, seed: int = 0, labelled: bool = True) -> TensorSource:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (n, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    return TensorSource(images, torch.arange(n) % 3 if labelled else None, name="noise")
+
+
+class CountingEncoder(nn.Module):
+    """Two 'stages' whose averages are known by hand, and a count of the forward passes."""
+
+    def __init__(self, factor: float = 2.0):
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(factor))
+        self.passes = 0
+
+    def preprocess(self, rgb: torch.Tensor) -> torch.Tensor:
+        return rgb.float()
+
+    def forward_intermediates(self, x: torch.Tensor, intermediates_only: bool) -> list[torch.Tensor]:
+        assert intermediates_only
+        self.passes += 1
+        return [x, x[:, :1, ::4, ::4] * self.factor]
+
+
+def test_features_are_the_mean_of_every_stage_computed_image_by_image():
+    encoder, source = make_encoder().eval(), make_source()
+    features = extract_features(encoder, source, batch_size=4)
+    assert features.labels is not None
+    assert features.labels.tolist() == [i % 3 for i in range(13)]
+    with torch.no_grad():
+        for i in range(len(source)):
+            maps = encoder.forward_intermediates(grey(source.images[i : i + 1]), intermediates_only=True)
+            assert list(features.arrays) == [f"stage{depth}" for depth in range(len(maps))]
+            for array, stage in zip(features.arrays.values(), maps, strict=True):
+                mean = stage[0].double().numpy().reshape(stage.shape[1], -1).mean(1)
+                np.testing.assert_allclose(array[i].numpy(), mean, rtol=1e-4, atol=1e-5)
+
+
+def test_known_means_come_out_exactly():
+    images = torch.full((3, 3, 8, 8), 7, dtype=torch.uint8)
+    images[1, 0] = 200
+    arrays = extract_features(CountingEncoder(0.5), TensorSource(images), batch_size=2).arrays
+    assert arrays["stage0"].tolist() == [[7, 7, 7], [200, 7, 7], [7, 7, 7]]
+    assert arrays["stage1"].tolist() == [[3.5], [100], [3.5]]
+
+
+def test_features_do_not_depend_on_the_batch_size():
+    encoder, source = make_encoder(), make_source()
+    whole, parts = (extract_features(encoder, source, batch_size=size).arrays for size in (512, 3))
+    for name, array in whole.items():
+        torch.testing.assert_close(array, parts[name], rtol=1e-4, atol=1e-5)
+
+
+def test_every_module_gets_its_own_training_flag_back():
+    encoder = make_encoder().train()
+    encoder.layer1.eval()
+    before = [module.training for module in encoder.modules()]
+    statistics = {name: value.clone() for name, value in encoder.state_dict().items()}
+    extract_features(encoder, make_source())
+    assert [module.training for module in encoder.modules()] == before
+    assert all(torch.equal(value, statistics[name]) for name, value in encoder.state_dict().items())
+
+
+def test_features_can_be_trained_on_and_unlabelled_sources_have_no_labels():
+    features = extract_features(make_encoder(), make_source(labelled=False))
+    assert features.labels is None
+    x = features.arrays["stage4"]
+    weight = torch.zeros(x.shape[1], requires_grad=True)
+    (x @ weight).sum().backward()
+    assert weight.grad is not None
+
+
+def test_bf16_features_are_float32_close_to_the_exact_ones():
+    encoder, source = make_encoder(), make_source()
+    exact, rounded = (extract_features(encoder, source, autocast=autocast).arrays for autocast in (False, True))
+    for name, array in exact.items():
+        assert rounded[name].dtype == torch.float32
+        assert not torch.equal(rounded[name], array)
+        assert float((rounded[name] - array).norm() / array.norm()) < 0.02
+
+
+def test_only_the_layers_asked_for_are_kept():
+    encoder, source = make_encoder(), make_source()
+    some = extract_features(encoder, source, layers=["stage3", "stage1"]).arrays
+    assert list(some) == ["stage1", "stage3"]
+    torch.testing.assert_close(some["stage3"], extract_features(encoder, source).arrays["stage3"])
+    with pytest.raises(UnknownNameError, match="stage9"):
+        extract_features(encoder, source, layers=["stage9"])
+
+
+def test_the_cache_answers_instead_of_the_encoder(tmp_path):
+    encoder, source = CountingEncoder(), make_source()
+    first = extract_features(encoder, source, cache=tmp_path).arrays
+    passes = encoder.passes
+    second = extract_features(encoder, source, cache=tmp_path)
+    assert encoder.passes == passes > 0
+    assert list(second.arrays) == list(first)
+    assert all(torch.equal(second.arrays[name], first[name]) for name in first)
+    assert second.labels is not None
+    assert [path.suffix for path in tmp_path.iterdir()] == [".safetensors"]
+
+
+@pytest.mark.parametrize("where", [0.02, 0.3, 0.6, 0.99])
+def test_a_flipped_bit_in_the_cache_is_noticed_and_mended(tmp_path, where):
+    encoder, source = CountingEncoder(), make_source()
+    right = extract_features(encoder, source, cache=tmp_path).arrays
+    (path,) = tmp_path.iterdir()
+    content = bytearray(path.read_bytes())
+    content[int(where * len(content))] ^= 4
+    path.write_bytes(bytes(content))
+    with pytest.warns(UserWarning, match="damaged"):
+        again = extract_features(encoder, source, cache=tmp_path).arrays
+    assert all(torch.equal(again[name], right[name]) for name in right)
+    passes = encoder.passes
+    extract_features(encoder, source, cache=tmp_path)
+    assert encoder.passes == passes
+
+
+def test_a_cache_file_under_another_name_is_not_believed(tmp_path):
+    source = make_source()
+    extract_features(CountingEncoder(2.0), source, cache=tmp_path)
+    (other,) = tmp_path.iterdir()
+    content = other.read_bytes()
+    other.unlink()
+    right = extract_features(CountingEncoder(3.0), source, cache=tmp_path).arrays
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(content)
+    with pytest.warns(UserWarning, match="damaged"):
+        again = extract_features(CountingEncoder(3.0), source, cache=tmp_path).arrays
+    assert torch.equal(again["stage1"], right["stage1"])
+
+
+@pytest.mark.parametrize(
+    "change", ["weights", "preprocessing", "data", "labels", "architecture", "precision", "layers"]
+)
+def test_nothing_stale_comes_out_of_the_cache(tmp_path, change):
+    encoder, source = make_encoder(), make_source()
+    settings = {"cache": tmp_path}
+    extract_features(encoder, source, **settings)
+    if change == "weights":
+        with torch.no_grad():
+            next(encoder.parameters()).view(-1)[0] += 1e-3
+    elif change == "preprocessing":
+        encoder.preprocess = lambda rgb: grey(rgb) * 1.01
+    elif change == "data":
+        images = source.images.clone()
+        images[0, 0, 0, 0] ^= 1
+        source = TensorSource(images, source.labels)
+    elif change == "labels":
+        source = TensorSource(source.images, source.labels.flip(0))
+    elif change == "architecture":
+        encoder.layer2[0].conv1.stride = (1, 1)
+        encoder.layer2[0].downsample = nn.Sequential(nn.Identity(), *encoder.layer2[0].downsample[1:])
+    elif change == "precision":
+        settings["autocast"] = True
+    elif change == "layers":
+        settings["layers"] = ["stage0"]
+    cached = extract_features(encoder, source, **settings)
+    fresh = extract_features(encoder, source, **{**settings, "cache": None})
+    assert len(list(tmp_path.iterdir())) == 2
+    assert list(cached.arrays) == list(fresh.arrays)
+    assert all(torch.equal(cached.arrays[name], fresh.arrays[name]) for name in fresh.arrays)
+    assert torch.equal(cached.labels, fresh.labels)
+
+
+def test_the_same_preprocessing_in_a_new_object_finds_the_cache(tmp_path):
+    source = make_source()
+    for _ in range(2):
+        encoder = make_encoder()
+        encoder.preprocess = lambda rgb: grey(rgb)
+        extract_features(encoder, source, cache=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_folder_that_cannot_be_written_costs_a_warning_only(tmp_path):
+    (tmp_path / "file").write_text(json.dumps({}))
+    with pytest.warns(UserWarning, match="could not write"):
+        features = extract_features(CountingEncoder(), make_source(), cache=tmp_path / "file")
+    assert len(features.arrays["stage0"]) == 13
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_features_that_are_not_finite_name_their_layer(tmp_path, value):
+    with pytest.raises(NotFiniteError, match="'stage1'"):
+        extract_features(CountingEncoder(value), make_source(), cache=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_bad_arguments_are_told():
+    with pytest.raises(ArgumentError, match="preprocess"):
+        extract_features(timm.create_model("resnet10t", in_chans=1, num_classes=0), make_source())
+    with pytest.raises(ArgumentError, match="batch_size: got 0"):
+        extract_features(CountingEncoder(), make_source(), batch_size=0)
+    with pytest.raises(DataError, match="no image"):
+        extract_features(CountingEncoder(), make_source(0))
+
+
+def correlated(n: int = 500, d: int = 6) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(n, d, generator=generator) @ torch.randn(d, d, generator=generator) + 3
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e18, 1e-18])
+def test_principal_axes_are_a_rotation_of_the_standardised_features(scale):
+    x = correlated()
+    standard = ((x - x.mean(0)) / x.std(0, correction=0)).double()
+    axes = PrincipalAxes.fit((x[:, :2] * scale, x[:, 2:] * scale))
+    z = axes.project((x[:, :2] * scale, x[:, 2:] * scale), torch.device("cpu")).double()
+    torch.testing.assert_close(z @ z.T, standard @ standard.T, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(z.T @ z / len(z), torch.diag(axes.variances.double()), rtol=1e-3, atol=1e-4)
+    assert float(axes.variances.mean()) == pytest.approx(1, abs=1e-4)
+
+
+def test_dead_channels_become_zero_rather_than_noise():
+    x = correlated()
+    dead = torch.cat([x, torch.zeros(len(x), 1), torch.full((len(x), 1), 0.1)], 1)
+    axes = PrincipalAxes.fit((dead,))
+    z = axes.project((dead,), torch.device("cpu"))
+    alive = PrincipalAxes.fit((x,)).project((x,), torch.device("cpu"))
+    torch.testing.assert_close(z @ z.T, alive @ alive.T, rtol=1e-3, atol=1e-3)
+    assert bool((axes.rotation[-2:] == 0).all())
