@@ -7,6 +7,7 @@ saved and that the code still computes the same features from them.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,15 @@ import torch
 from torch import Tensor, nn
 
 from .._version import __version__
-from ..runtime.errors import ArgumentError, PretintError, RunFolderError
+from ..runtime.errors import ArgumentError, NotFiniteError, PretintError, RunFolderError
 from ..runtime.files import read_json, write_json
 from ..runtime.tensors import read_tensors, tensors_checksum, write_tensors
 from .preprocess import Preprocess
-from .registry import BackboneSpec, architecture, build_from_spec
+from .registry import STEMS, BackboneSpec, architecture, build_from_spec
 
 FOLDER_VERSION = 1
 _TOLERANCE = 1e-4
+_LARGEST_IMAGE = 4096
 
 
 def fixed_picture(size: int) -> Tensor:
@@ -52,16 +54,26 @@ def save_backbone(encoder: nn.Module, folder: Path | str, card: dict[str, Any] |
         image_size: side of the images it was trained on, in pixels.
 
     Raises:
-        ArgumentError: the encoder was not made by this library.
+        ArgumentError: the encoder was not made by this library, the card is no JSON, or the size is out of range.
+        NotFiniteError: the encoder's features are not finite. Nothing is written in any of these cases.
     """
     folder = Path(folder)
     spec, preprocess = getattr(encoder, "spec", None), getattr(encoder, "preprocess", None)
     if not isinstance(spec, BackboneSpec) or not isinstance(preprocess, Preprocess):
         raise ArgumentError("encoder: only what create_backbone or load_backbone gave can be saved; make it with these.")
+    if not 1 <= image_size <= _LARGEST_IMAGE:
+        raise ArgumentError(f"image_size: {image_size} must be from 1 to {_LARGEST_IMAGE} pixels.")
+    try:
+        json.dumps(card, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(f"card: it must be JSON with finite numbers ({error}).") from error
     plain = build_from_spec(spec, preprocess.in_chans, image_size).to("cpu")
     weights = {k: v.detach().cpu().contiguous() for k, v in encoder.state_dict().items() if k in plain.state_dict()}
     plain.load_state_dict(weights, strict=True)
     plain.preprocess = preprocess
+    features = _fixed_features(plain, image_size)
+    if not bool(features.isfinite().all()):
+        raise NotFiniteError("encoder: its features of a fixed picture are not finite, so it was not saved; train it again.")
     entry, arguments = architecture(spec)
     config = {
         "architecture": entry,
@@ -72,7 +84,7 @@ def save_backbone(encoder: nn.Module, folder: Path | str, card: dict[str, Any] |
         "pretint": {
             "folder_version": FOLDER_VERSION, "pretint_version": __version__, "backbone": spec.to_dict(),
             "preprocess": preprocess.to_dict(), "image_size": image_size, "card": card or {},
-            "weights_sha256": tensors_checksum(weights), "fixed_features": _fixed_features(plain, image_size).tolist(),
+            "weights_sha256": tensors_checksum(weights), "fixed_features": features.tolist(),
         },
     }  # fmt: skip
     write_tensors(folder / "model.safetensors", weights, {"format": "pt"})
@@ -127,10 +139,19 @@ def load_backbone(folder: Path | str, *, device: torch.device | str | None = Non
         raise RunFolderError(f"{folder / 'config.json'} is no encoder of Pretint ({error!r}); save it again.") from None
     if version > FOLDER_VERSION:
         raise RunFolderError(f"{folder} has encoder format {version}, this Pretint reads {FOLDER_VERSION}; upgrade Pretint.")
-    if not timm.is_model(spec.name.removeprefix("timm/")) or not 1 <= size <= 4096:
-        raise RunFolderError(f"{folder} names the unknown encoder {spec.name!r} or size {size}; upgrade Pretint or save it again.")
-    encoder = build_from_spec(spec, preprocess.in_chans, size)
-    _load_strictly(encoder, read_tensors(folder / "model.safetensors"), checksum, folder)
+    if not timm.is_model(spec.name.removeprefix("timm/")) or spec.stem not in ("native", *STEMS):
+        raise RunFolderError(f"{folder} names the unknown encoder {spec.name!r} ({spec.stem}); upgrade Pretint or save it again.")
+    if not 1 <= size <= _LARGEST_IMAGE:
+        raise RunFolderError(f"{folder}: images of {size} pixels are out of range; save it again.")
+    weights = read_tensors(folder / "model.safetensors")
+    try:
+        # first without memory: sizes that someone made up must not fill the machine
+        with torch.device("meta"):
+            _check_keys(build_from_spec(spec, preprocess.in_chans, size), weights, folder)
+        encoder = build_from_spec(spec, preprocess.in_chans, size)
+    except ArgumentError as error:
+        raise RunFolderError(f"{folder} describes an encoder that can't be made ({error}); save it again.") from None
+    _load_strictly(encoder, weights, checksum, folder)
     encoder.preprocess, encoder.spec, encoder.card = preprocess, spec, card
     _verify_features(_fixed_features(encoder, size), stored, folder)
     return encoder.eval().to(device or "cpu")
@@ -138,12 +159,12 @@ def load_backbone(folder: Path | str, *, device: torch.device | str | None = Non
 
 def _sizes(backbone: dict[str, Any]) -> dict[str, int]:
     options = dict(backbone["options"])
-    if not all(isinstance(v, int) and 0 < v <= 4096 for v in options.values()) or len(options) > 16:
+    if not all(isinstance(v, int) and 0 < v <= 4096 for v in options.values()) or len(options) > 16 or RESERVED & options.keys():
         raise ValueError(f"options {options} are not sizes from 1 to 4096")
     return {str(k): v for k, v in options.items()}
 
 
-def _load_strictly(encoder: nn.Module, weights: dict[str, Tensor], checksum: str, folder: Path) -> None:
+def _check_keys(encoder: nn.Module, weights: dict[str, Tensor], folder: Path) -> None:
     wanted = encoder.state_dict()
     missing, unexpected = sorted(wanted.keys() - weights.keys()), sorted(weights.keys() - wanted.keys())
     if missing or unexpected:
@@ -151,6 +172,10 @@ def _load_strictly(encoder: nn.Module, weights: dict[str, Tensor], checksum: str
     wrong = [k for k in wanted if wanted[k].shape != weights[k].shape]
     if wrong:
         raise RunFolderError(f"{folder}: the shapes of {wrong[:8]} do not fit the encoder; save it again.")
+
+
+def _load_strictly(encoder: nn.Module, weights: dict[str, Tensor], checksum: str, folder: Path) -> None:
+    _check_keys(encoder, weights, folder)
     if tensors_checksum(weights) != checksum:
         raise RunFolderError(f"{folder}: model.safetensors is not the file that was saved (checksum); restore it.")
     encoder.load_state_dict(weights, strict=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -31,8 +32,10 @@ class Preprocess:
             raise ArgumentError(f"in_chans: {self.in_chans} channels can't be made from RGB pictures; use 1 (grey) or 3 (RGB).")
         if self.grey not in GREY_FORMULAS:
             raise UnknownNameError("grey", self.grey, GREY_FORMULAS)
-        if not self.std > 0:
-            raise ArgumentError(f"std: {self.std} must be above 0.")
+        if not math.isfinite(self.mean):
+            raise ArgumentError(f"mean: {self.mean} must be a finite number.")
+        if not (self.std > 0 and math.isfinite(self.std)):
+            raise ArgumentError(f"std: {self.std} must be a finite number above 0.")
 
     def __call__(self, rgb: Tensor) -> Tensor:
         """Network input.

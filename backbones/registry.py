@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -21,6 +22,10 @@ _TIMM = "timm/"
 _SMALL_IMAGE = 64
 # Only plain sizes may be given to an encoder, so that a saved folder can't name anything else.
 _LARGEST_ARGUMENT = 4096
+# What timm's factory and this library decide, and no option may.
+_RESERVED = frozenset(inspect.signature(timm.create_model).parameters) | {
+    "base", "features_only", "feature_cls", "in_chans", "num_classes", "out_indices",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -74,16 +79,17 @@ OUR_BACKBONES: dict[str, str] = {"pretint_unet": "encoder of a U-Net", "pretint_
 
 
 def list_backbones(timm_models: bool = False) -> list[str]:
-    """Names that :func:`create_backbone` takes: our encoders and what was registered with timm by users under any name.
+    """Names that :func:`create_backbone` takes: our encoders, and what else is registered with timm on demand.
 
     Args:
-        timm_models: also every timm model, as `timm/<name>`.
+        timm_models: also every model that timm knows, those that users registered too, as `timm/<name>`.
 
     >>> list_backbones()
     ['pretint_cnn', 'pretint_unet']
     """
     ours = sorted(OUR_BACKBONES)
-    return ours + [_TIMM + name for name in timm.list_models() if name not in ours] if timm_models else ours
+    hidden = {*ours, "pretint_small_stem"}
+    return ours + [_TIMM + name for name in timm.list_models() if name not in hidden] if timm_models else ours
 
 
 def create_backbone(
@@ -101,9 +107,11 @@ def create_backbone(
     makes its input from RGB pictures, and `spec`, which says how it was made.
 
     Args:
-        name: `pretint_unet`, `pretint_cnn`, a model registered with timm, or `timm/<model>`.
+        name: `pretint_unet`, `pretint_cnn`, an encoder of one's own that was registered with timm, or `timm/<model>` (timm's
+            own models also without the prefix).
         in_chans: 1 for grey, 3 for RGB.
-        stem: for timm models: `small` (3 × 3, stride 1, no pooling), `stock` (as timm has it), or `auto`: small below 64 px.
+        stem: for timm models: `small` (3 × 3, stride 1, no pooling), `stock` (as timm has it), or `auto`: small below 64 px,
+            but stock for models whose size is fixed, such as vision transformers.
         image_size: side of the training images; decides `auto`, and is the size of models whose size is fixed.
         preprocess: how pictures become input; by default rec601 luma (or RGB), normalised with mean 0.5, deviation 0.25.
         **options: sizes that the encoder takes, such as `width` and `depth`.
@@ -129,15 +137,22 @@ def create_backbone(
 
 def _resolve(name: str, stem: str, image_size: int, options: dict[str, int]) -> BackboneSpec:
     for key, value in options.items():
+        if key in _RESERVED:
+            raise ArgumentError(f"{key}: not an option of an encoder; give sizes that {name} takes, such as width.")
         if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= _LARGEST_ARGUMENT:
             raise ArgumentError(f"{key}: {value!r} must be a whole number from 1 to {_LARGEST_ARGUMENT}.")
-    if not name.startswith(_TIMM) and timm.is_model(name):
-        return BackboneSpec(name, "native", options)
-    if not timm.is_model(name.removeprefix(_TIMM)):
+    base = name.removeprefix(_TIMM)
+    if not timm.is_model(base):
         raise UnknownNameError("backbone", name, list_backbones(timm_models=True))
+    if not name.startswith(_TIMM) and not timm.model_entrypoint(base).__module__.startswith("timm."):
+        return BackboneSpec(name, "native", options)
+    known = timm.get_pretrained_cfg(base)
+    fixed_size = known is not None and known.fixed_input_size
     if stem == "auto":
-        stem = "small" if image_size < _SMALL_IMAGE else "stock"
-    return BackboneSpec(name, stem, options)
+        stem = "stock" if fixed_size or image_size >= _SMALL_IMAGE else "small"
+    if fixed_size and stem == "stock":
+        options = {"img_size": image_size, **options}
+    return BackboneSpec(_TIMM + base, stem, options)
 
 
 def architecture(spec: BackboneSpec) -> tuple[str, dict[str, Any]]:
@@ -152,10 +167,12 @@ def build_from_spec(spec: BackboneSpec, in_chans: int, image_size: int) -> nn.Mo
     entry, arguments = architecture(spec)
     try:
         encoder = timm.create_model(entry, pretrained=False, num_classes=0, in_chans=in_chans, **arguments)
-    except TypeError as error:
+    except ArgumentError:
+        raise
+    except Exception as error:  # a foreign model may raise anything for a size that it can't be made with
         raise ArgumentError(f"backbone: {spec.name} does not take these options ({error}).") from error
     if spec.stem == "stock":
-        measure_features(encoder, in_chans, max(image_size, _SMALL_IMAGE))
+        measure_features(encoder, in_chans, spec.options.get("img_size", max(image_size, _SMALL_IMAGE)))
     return encoder
 
 

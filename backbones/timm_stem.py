@@ -18,7 +18,7 @@ _PROBE_SIZE = 64
 def shrink_stem(model: nn.Module) -> nn.Module:
     """Gives a timm model the small-image stem of the CIFAR ResNets (He et al. 2016, section 4.2), in place.
 
-    The first convolution becomes 3 × 3 with stride 1 (fresh weights, its bias kept as it was), and a max-pooling named
+    The first convolution becomes 3 × 3 with stride 1 (fresh weights; a bias only if it had one), and a max-pooling named
     `maxpool`, which ResNets have right behind it, goes. Later reductions stay, so all of them shrink by the same factor.
 
     Raises:

@@ -9,7 +9,6 @@ again, so the script can be stopped and started.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,9 +54,7 @@ def make_run(name: str, settings: dict[str, Any], options: Options) -> Path:
             data=options.data, backbone=options.backbone, width=options.width, epochs=options.epochs, seed=options.seed,
             paint_every=1, out=folder, overwrite=True, **settings,
         )  # fmt: skip
-        start = time.perf_counter()
         pretrain(config)
-        (folder / "figures" / "seconds.txt").write_text(f"{time.perf_counter() - start:.0f}\n")
     if not read_results(folder)["transfer"]:
         probe(ProbeConfig(run=folder, seed=options.seed))
     return folder

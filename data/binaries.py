@@ -80,7 +80,7 @@ CIFAR100 = BinarySpec(
 STL10 = BinarySpec(
     ArchiveSpec(
         "stl10_binary.tar.gz",
-        "https://cs.stanford.edu/~acoates/stl10/stl10_binary.tar.gz",
+        "http://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz",
         "91f7769df0f17e558f3565bffb0c7dfb",
     ),
     {

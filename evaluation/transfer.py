@@ -235,7 +235,7 @@ def _order(row: Row) -> tuple:
 def _control(row: Row, rows: Sequence[Row]) -> Row | None:
     if row["init"] != "pretrained":
         return None
-    wanted = {key: row.get(key) for key in ("data", "protocol", "seed")}
+    wanted = {key: row.get(key) for key in ("data", "protocol", "labels", "seed")}
     for init in ("random", "supervised-grey") if row["protocol"] == "finetune" else ("random",):
         found = [r for r in rows if r["init"] == init and all(r.get(key) == value for key, value in wanted.items())]
         same_layer = [r for r in found if r.get("layer") == row.get("layer")]

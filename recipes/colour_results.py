@@ -30,7 +30,7 @@ def measure_colour(painter: Painter, source: ImageSource, split: str) -> dict[st
 
 def save_pictures(
     folder: RunFolder, name: str, rgb: UInt8[Tensor, "b 3 h w"], painter: Painter
-) -> UInt8[np.ndarray, "h w 3"]:
+) -> UInt8[np.ndarray, "height width 3"]:
     """Writes grey | painted | true as `figures/<name>.npz` (for reports) and `.png` (for people); returns the sheet."""
     rgb = rgb.to(painter.compute.device)
     grey = to_uint8(luma(rgb, painter.task.grey).expand(-1, 3, -1, -1))

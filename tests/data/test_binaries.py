@@ -192,6 +192,7 @@ def test_the_sums_of_the_real_archives_are_those_that_torchvision_knows():
 
     assert binaries.STL10.archive.md5 == STL10.tgz_md5
     assert binaries.STL10.archive.filename == STL10.filename
+    assert binaries.STL10.archive.url == STL10.url
     # Of CIFAR torchvision knows only the pickled archives; these sums stand on the publisher's page.
     assert binaries.CIFAR10.archive.md5 == "c32a1d4ab5d03f1284b67883e8d87530"
     assert binaries.CIFAR100.archive.md5 == "03b5dce01913d631647c71ecec9e9cb8"

@@ -1,0 +1,41 @@
+"""A small pretrained run that the verbs' tests share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pretint.data import make_toy
+from pretint.recipes import PretrainConfig, pretrain
+
+
+def save_npz(path: Path, train: int = 400, test: int = 100) -> Path:
+    """Toy scenes of two classes as an .npz file with a train and a test split."""
+    arrays = {}
+    for split, n in (("train", train), ("test", test)):
+        source = make_toy(split, n=5 * n)
+        keep = torch.nonzero(source.labels < 2).flatten()[:n]
+        prefix = "" if split == "train" else "test_"
+        arrays[f"{prefix}images"] = source.images[keep].permute(0, 2, 3, 1).numpy()
+        arrays[f"{prefix}labels"] = source.labels[keep].numpy()
+    np.savez(path, **arrays)
+    return path
+
+
+@pytest.fixture(scope="session")
+def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_npz(tmp_path_factory.mktemp("data") / "scenes.npz")
+
+
+def small_config(data: Path, out: Path, **settings) -> PretrainConfig:
+    defaults = {"epochs": 2, "batch_size": 64, "width": 8, "depth": 3, "holdout": 0.1, "colours": 8}
+    return PretrainConfig(data=str(data), out=out, **(defaults | settings))
+
+
+@pytest.fixture(scope="session")
+def small_run(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "small"
+    pretrain(small_config(small_data, out))
+    return out

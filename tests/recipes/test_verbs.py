@@ -1,0 +1,220 @@
+"""The verbs, one after another, on a small run."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pretint.backbones import load_backbone
+from pretint.colour import luma
+from pretint.recipes import (
+    ColourizeConfig,
+    EvaluateConfig,
+    FinetuneConfig,
+    ProbeConfig,
+    ReportConfig,
+    RunsConfig,
+    colourize,
+    evaluate,
+    finetune,
+    open_run,
+    pretrain,
+    probe,
+    report,
+    runs,
+)
+from pretint.runtime.device import Compute
+from pretint.runtime.errors import ArgumentError, DataError, PretintError
+from pretint.runtime.loop import Interrupted
+from pretint.runtime.results import read_results
+from pretint.runtime.runfolder import RunFolder
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from .conftest import save_npz, small_config
+
+
+@pytest.fixture
+def run_copy(small_run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(small_run, tmp_path / "run"))
+
+
+def test_a_run_folder_holds_all_that_later_verbs_need(small_run: Path):
+    names = {path.name for path in small_run.iterdir()}
+    assert names >= {"config.json", "metrics.csv", "checkpoints", "encoder", "figures", "results.json", "palette.json", "tensorboard"}
+    rows = RunFolder.open(small_run).read_metrics()
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert all(math.isfinite(value) for row in rows for value in row.values())
+    (entry,) = read_results(small_run)["colour"]
+    assert entry["bits_per_pixel"] == pytest.approx(entry["cross_entropy_nats"] / math.log(2))
+    assert entry["split"] == "test"
+    assert entry["images"] == 100
+
+
+def test_tensorboard_has_the_curves_and_the_pictures(small_run: Path):
+    events = EventAccumulator(str(small_run / "tensorboard")).Reload()
+    logged = [event.value for event in events.Scalars("validation_loss")]
+    assert logged == pytest.approx([row["validation_loss"] for row in RunFolder.open(small_run).read_metrics()], rel=1e-5)
+    assert len(events.Images("grey, painted, true")) == 2
+
+
+def test_saved_pictures_are_grey_painted_true(small_run: Path):
+    with np.load(small_run / "figures" / "pictures.npz") as arrays:
+        true, grey = torch.from_numpy(arrays["true"]), torch.from_numpy(arrays["grey"])
+        assert arrays["painted"].shape == true.shape
+    assert (grey == grey[:, :1]).all()
+    assert (luma(true) * 255 - grey[:, :1]).abs().max() <= 0.51
+
+
+def test_the_saved_encoder_is_the_one_of_the_best_epoch(small_run: Path):
+    run = open_run(small_run, Compute.choose("cpu", "fp32"))
+    rgb = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
+    encoder = load_backbone(small_run)
+    mine = run.painter.model.encoder.eval()
+    with torch.inference_mode():
+        assert torch.equal(encoder(encoder.preprocess(rgb)), mine(mine.preprocess(rgb)))
+
+
+def test_probe_and_finetune_add_pretrained_and_random_rows(run_copy: Path):
+    probe(ProbeConfig(run=run_copy, precision="fp32"))
+    finetune(FinetuneConfig(run=run_copy, labels=0.5, epochs=1))
+    rows = read_results(run_copy)["transfer"]
+    assert [(row["protocol"], row["init"], row["labels"]) for row in rows] == [
+        ("linear", "pretrained", 1.0),
+        ("linear", "random", 1.0),
+        ("finetune", "pretrained", 0.5),
+        ("finetune", "random", 0.5),
+    ]
+    for row in rows:
+        confusion = np.array(row["confusion"])
+        assert confusion.sum() == 100
+        assert row["top1"] == pytest.approx(np.trace(confusion) / 100)
+        assert row["top5"] is None
+    assert rows[2]["label_count"] == 200
+    probe(ProbeConfig(run=run_copy, control=False))
+    assert len(read_results(run_copy)["transfer"]) == 4
+
+
+def test_evaluate_repeats_the_figures_of_pretraining_and_measures_other_data(run_copy: Path, tmp_path: Path):
+    before = read_results(run_copy)["colour"][0]
+    evaluate(EvaluateConfig(run=run_copy))
+    (after,) = read_results(run_copy)["colour"]
+    assert {k: after[k] for k in ("bits_per_pixel", "top1", "ab_rmse")} == pytest.approx(
+        {k: before[k] for k in ("bits_per_pixel", "top1", "ab_rmse")}
+    )
+    other = save_npz(tmp_path / "other.npz", test=30)
+    evaluate(EvaluateConfig(run=run_copy, data=str(other)))
+    assert sorted(entry["images"] for entry in read_results(run_copy)["colour"]) == [30, 100]
+
+
+def test_colourize_keeps_size_names_and_luma(small_run: Path, tmp_path: Path):
+    folder = tmp_path / "photos" / "sub folder"
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    photo = np.kron(rng.integers(60, 190, (9, 13, 3)), np.ones((8, 8, 1))).astype(np.uint8)
+    Image.fromarray(photo).save(folder / "ä.png")
+    Image.fromarray(photo[..., 0]).save(tmp_path / "photos" / "grey.bmp")
+    (tmp_path / "photos" / "broken.jpg").write_bytes(b"no picture")
+    outcome = colourize(ColourizeConfig(run=small_run, pictures=(tmp_path / "photos",), out=tmp_path / "painted"))
+    assert len(outcome.results["skipped"]) == 1
+    painted = torch.from_numpy(np.array(Image.open(tmp_path / "painted" / "sub folder" / "ä.png"))).permute(2, 0, 1)
+    assert painted.shape == (3, 72, 104)
+    true = torch.from_numpy(photo).permute(2, 0, 1)
+    inside = ((painted > 0) & (painted < 255)).all(0)
+    difference = (luma(painted[None]) - luma(true[None]))[0, 0].abs()[inside]
+    assert inside.float().mean() > 0.9
+    assert float(difference.max()) * 255 < 1.5
+    assert Image.open(tmp_path / "painted" / "grey.png").size == (104, 72)
+
+
+def test_colourize_refuses_what_is_no_picture(small_run: Path, tmp_path: Path):
+    with pytest.raises(DataError, match="does not exist"):
+        colourize(ColourizeConfig(run=small_run, pictures=(tmp_path / "none.jpg",)))
+    with pytest.raises(DataError, match="no picture"):
+        colourize(ColourizeConfig(run=small_run, pictures=(tmp_path,)))
+
+
+def test_report_and_runs_show_the_run(run_copy: Path, tmp_path: Path):
+    probe(ProbeConfig(run=run_copy))
+    top1 = read_results(run_copy)["transfer"][0]["top1"]
+    report(ReportConfig(runs=(run_copy,), out=tmp_path / "page.html"))
+    page = (tmp_path / "page.html").read_text()
+    assert f"{100 * top1:.1f}" in page
+    (row,) = runs(RunsConfig(folder=tmp_path)).results["runs"]
+    assert row["linear_top1"] == top1
+    assert row["task"] == "palette"
+
+
+@pytest.mark.parametrize("settings", [{}, {"task": "rgb-regression", "precision": "bf16"}, {"accumulate": 2, "predict_at": 2}])
+def test_an_interrupted_run_resumed_equals_one_that_was_not(small_data: Path, tmp_path: Path, monkeypatch, settings):
+    from pretint.runtime import loop
+
+    whole = small_config(small_data, tmp_path / "whole", **settings)
+    pretrain(whole)
+    steps, original = 0, loop.Training._step
+
+    def step_then_stop(self, group):
+        nonlocal steps
+        steps += 1
+        if steps == 4:
+            self._stop.received = 15
+        return original(self, group)
+
+    monkeypatch.setattr(loop.Training, "_step", step_then_stop)
+    with pytest.raises(Interrupted):
+        pretrain(small_config(small_data, tmp_path / "parts", **settings))
+    monkeypatch.undo()
+    pretrain(small_config(small_data, tmp_path / "parts", resume=True))
+    weights = [(tmp_path / name / "encoder" / "model.safetensors").read_bytes() for name in ("whole", "parts")]
+    assert weights[0] == weights[1]
+    losses = [[r["train_loss"] for r in RunFolder.open(tmp_path / name).read_metrics()] for name in ("whole", "parts")]
+    assert losses[0] == losses[1]
+
+
+def test_resume_refuses_changed_settings_field_by_field(run_copy: Path, small_data: Path):
+    with pytest.raises(ArgumentError, match=r"--width 12 \(was 8\)"):
+        pretrain(small_config(small_data, run_copy, width=12, resume=True))
+
+
+def test_regression_runs_have_no_palette_figures(small_data: Path, tmp_path: Path):
+    outcome = pretrain(small_config(small_data, tmp_path / "run", task="lab-regression", epochs=1, grey="lstar"))
+    (entry,) = outcome.results["colour"]
+    assert entry["bits_per_pixel"] is None
+    assert entry["ab_rmse"] > 0
+    json.dumps(outcome.results, allow_nan=False)
+
+
+def grey_npz(path: Path) -> Path:
+    grey = np.random.default_rng(0).integers(0, 256, (100, 32, 32, 1), dtype=np.uint8)
+    np.savez(path, images=np.broadcast_to(grey, (100, 32, 32, 3)))
+    return path
+
+
+def test_data_that_can_not_be_trained_on_is_refused_before_anything_is_written(tmp_path: Path, small_data: Path):
+    out = tmp_path / "run"
+    for data, settings, words in [
+        (grey_npz(tmp_path / "grey.npz"), {}, "grey"),
+        (small_data, {"batch_size": 1000}, "fewer than a batch"),
+        (tmp_path / "nothing", {}, "does not exist"),
+        (small_data, {"colours": 4000, "task": "palette"}, "4000"),
+    ]:
+        if words == "4000":
+            flat = np.zeros((100, 32, 32, 3), np.uint8)
+            flat[:, :16] = (200, 30, 30)
+            np.savez(tmp_path / "flat.npz", images=flat)
+            data = tmp_path / "flat.npz"
+        with pytest.raises(PretintError, match=words):
+            pretrain(small_config(data, out, **settings))
+        assert not out.exists(), words
+
+
+def test_unlabelled_data_can_not_be_probed(run_copy: Path, tmp_path: Path):
+    images = np.random.default_rng(0).integers(0, 256, (50, 32, 32, 3), dtype=np.uint8)
+    np.savez(tmp_path / "plain.npz", images=images, test_images=images)
+    with pytest.raises(DataError, match="labels"):
+        probe(ProbeConfig(run=run_copy, data=str(tmp_path / "plain.npz")))
