@@ -4,7 +4,7 @@ from .cnn import CNNEncoder
 from .contract import SMALLEST_SIZE, PyramidEncoder
 from .folder import load_backbone, save_backbone
 from .preprocess import Preprocess
-from .registry import OUR_BACKBONES, STEMS, BackboneSpec, create_backbone, list_backbones
+from .registry import OUR_BACKBONES, STEMS, BackboneSpec, check_backbone_name, create_backbone, list_backbones
 from .timm_stem import measure_features, shrink_stem
 from .unet import UNetEncoder
 
@@ -17,6 +17,7 @@ __all__ = [
     "Preprocess",
     "PyramidEncoder",
     "UNetEncoder",
+    "check_backbone_name",
     "create_backbone",
     "list_backbones",
     "load_backbone",

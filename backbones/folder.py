@@ -7,6 +7,7 @@ saved and that the code still computes the same features from them.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from ..runtime.errors import ArgumentError, NotFiniteError, PretintError, RunFol
 from ..runtime.files import read_json, write_json
 from ..runtime.tensors import read_tensors, tensors_checksum, write_tensors
 from .preprocess import Preprocess
-from .registry import STEMS, BackboneSpec, architecture, build_from_spec
+from .registry import RESERVED_OPTIONS, STEMS, BackboneSpec, architecture, build_from_spec
 
 FOLDER_VERSION = 1
 _TOLERANCE = 1e-4
@@ -146,7 +147,7 @@ def load_backbone(folder: Path | str, *, device: torch.device | str | None = Non
     weights = read_tensors(folder / "model.safetensors")
     try:
         # first without memory: sizes that someone made up must not fill the machine
-        with torch.device("meta"):
+        with contextlib.suppress(ArgumentError), torch.device("meta"):
             _check_keys(build_from_spec(spec, preprocess.in_chans, size), weights, folder)
         encoder = build_from_spec(spec, preprocess.in_chans, size)
     except ArgumentError as error:
@@ -159,7 +160,8 @@ def load_backbone(folder: Path | str, *, device: torch.device | str | None = Non
 
 def _sizes(backbone: dict[str, Any]) -> dict[str, int]:
     options = dict(backbone["options"])
-    if not all(isinstance(v, int) and 0 < v <= 4096 for v in options.values()) or len(options) > 16 or RESERVED & options.keys():
+    in_range = all(isinstance(v, int) and 0 < v <= 4096 for v in options.values())
+    if not in_range or len(options) > 16 or RESERVED_OPTIONS & options.keys():
         raise ValueError(f"options {options} are not sizes from 1 to 4096")
     return {str(k): v for k, v in options.items()}
 

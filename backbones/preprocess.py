@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..colour import GREY_FORMULAS, luma, to_float
@@ -47,11 +48,15 @@ class Preprocess:
             float32 (n, in_chans, h, w).
 
         Raises:
-            ArgumentError: the shape is not (n, 3, h, w).
+            ArgumentError: the shape is not (n, 3, h, w), or the numbers are neither uint8 nor floating.
         """
         if rgb.ndim != 4 or rgb.shape[1] != 3:
             raise ArgumentError(f"images: shape {tuple(rgb.shape)} is not (n, 3, h, w); stack RGB pictures channel first.")
-        return self.normalise(luma(rgb, self.grey) if self.in_chans == 1 else to_float(rgb))
+        if rgb.dtype != torch.uint8 and not rgb.is_floating_point():
+            raise ArgumentError(f"images: {rgb.dtype} is neither uint8 in 0…255 nor floating in 0…1; convert them to uint8.")
+        if self.in_chans == 1:
+            return self.normalise(luma(rgb, self.grey))
+        return self.normalise(to_float(rgb) if rgb.dtype == torch.uint8 else rgb.to(torch.float32))
 
     def normalise(self, x: Tensor) -> Tensor:
         """(x − mean) / std, for input that is grey or RGB in 0…1 already."""

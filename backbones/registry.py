@@ -23,7 +23,7 @@ _SMALL_IMAGE = 64
 # Only plain sizes may be given to an encoder, so that a saved folder can't name anything else.
 _LARGEST_ARGUMENT = 4096
 # What timm's factory and this library decide, and no option may.
-_RESERVED = frozenset(inspect.signature(timm.create_model).parameters) | {
+RESERVED_OPTIONS = frozenset(inspect.signature(timm.create_model).parameters) | {
     "base", "features_only", "feature_cls", "in_chans", "num_classes", "out_indices",
 }  # fmt: skip
 
@@ -135,15 +135,20 @@ def create_backbone(
     return encoder
 
 
+def check_backbone_name(name: str) -> None:
+    """Raises UnknownNameError, with the closest names, unless an encoder of that name is known."""
+    if not timm.is_model(name.removeprefix(_TIMM)):
+        raise UnknownNameError("backbone", name, list_backbones(timm_models=True))
+
+
 def _resolve(name: str, stem: str, image_size: int, options: dict[str, int]) -> BackboneSpec:
     for key, value in options.items():
-        if key in _RESERVED:
+        if key in RESERVED_OPTIONS:
             raise ArgumentError(f"{key}: not an option of an encoder; give sizes that {name} takes, such as width.")
         if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= _LARGEST_ARGUMENT:
             raise ArgumentError(f"{key}: {value!r} must be a whole number from 1 to {_LARGEST_ARGUMENT}.")
+    check_backbone_name(name)
     base = name.removeprefix(_TIMM)
-    if not timm.is_model(base):
-        raise UnknownNameError("backbone", name, list_backbones(timm_models=True))
     if not name.startswith(_TIMM) and not timm.model_entrypoint(base).__module__.startswith("timm."):
         return BackboneSpec(name, "native", options)
     known = timm.get_pretrained_cfg(base)

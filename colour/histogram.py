@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from .tables import check_space, to_palette_space
 
 # Two chromas closer than this are one: a grey pixel's a* and b* are zero only up to rounding.
 _SAME_COLOUR = {"rgb": 1e-6, "lab": 1e-3, "ab": 1e-3, "cbcr": 1e-6}
+_PIXELS_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,12 +85,18 @@ def rgb_histogram(batches: Iterable[UInt8[Tensor, "_ 3 _ _"]], bits: int = 6) ->
             )
         if totals is None:
             totals = torch.zeros(4, 1 << 3 * bits, dtype=torch.int64, device=rgb.device)
-        _count(rgb, bits, totals)
+        for part in in_parts(rgb):
+            _count(part, bits, totals)
     if totals is None or not totals[0].any():
         raise ArgumentError("batches: there is no picture to count colours in; at least one is needed.")
     totals = totals.cpu()
     bins = totals[0].nonzero().squeeze(1)
     return Histogram(bins, totals[0, bins], totals[1:, bins].t().contiguous(), bits)
+
+
+def in_parts(rgb: UInt8[Tensor, "_ 3 _ _"]) -> Iterator[UInt8[Tensor, "_ 3 _ _"]]:
+    """A batch in parts of about a million pixels, so that even a whole data set as one batch takes little memory."""
+    yield from rgb.split(max(1, _PIXELS_AT_ONCE // max(1, rgb.shape[2] * rgb.shape[3])))
 
 
 def _count(rgb: UInt8[Tensor, "b 3 h w"], bits: int, totals: Int64[Tensor, "4 n"]) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..runtime.errors import ArgumentError, UnknownNameError
 from ..runtime.processes import broadcast_from_main, is_main
-from .histogram import fit_palette, rgb_histogram
+from .histogram import fit_palette, in_parts, rgb_histogram
 from .spaces import GREY_FORMULAS, grey_levels, lab_to_rgb, luma, to_uint8, ycbcr_to_rgb
 from .tables import check_space, colour_index, label_table
 
@@ -223,11 +223,13 @@ def build_palette(
 def _count_grey_and_label(batches: Iterable[UInt8[Tensor, "_ 3 _ _"]], palette: Palette) -> Float64[Tensor, "256 k"]:
     """How many pixels have each pair of grey level and label; whole numbers, exact up to 2^53."""
     totals: Tensor | None = None
-    for rgb in batches:
-        pair = grey_levels(rgb, palette.grey).to(torch.int64).mul_(palette.size).add_(palette.labels(rgb)).flatten()
+    for batch in batches:
         if totals is None:
-            totals = torch.zeros(256 * palette.size, dtype=torch.int64, device=rgb.device)
-        totals.scatter_add_(0, pair, torch.ones_like(pair))
+            totals = torch.zeros(256 * palette.size, dtype=torch.int64, device=batch.device)
+        for rgb in in_parts(batch):
+            level = grey_levels(rgb, palette.grey).to(torch.int64)
+            pair = level.mul_(palette.size).add_(palette.labels(rgb)).flatten()
+            totals.scatter_add_(0, pair, torch.ones_like(pair))
     if totals is None:
         raise ArgumentError("batches: the second pass saw no pictures; it must give the same ones as the first.")
     return totals.cpu().to(torch.float64).view(256, palette.size)

@@ -13,9 +13,10 @@ from .spaces import Picture, _to_float32, rgb_to_lab, rgb_to_ycbcr
 
 PALETTE_SPACES = ("rgb", "lab", "ab", "cbcr")
 
-# Edge of the small cubes of RGB colours that share one list of candidates, and how many of them are done at once: with
-# (8³, 256) a working tensor of doubles is 1 MB, which stays in a core's cache.
-_CUBE, _CUBES_AT_ONCE = 8, 256
+# Edge of the small cubes of RGB colours that share one list of candidates, and how many of them are done at once. With
+# (8³, 21) a working tensor stays in the cache, and below the size at which torch splits an operation among threads: that
+# gains nothing on so little, and on a busy machine the waiting of the threads for one another costs ten times the work.
+_CUBE, _CUBES_AT_ONCE = 8, 21
 _MOST_CENTRES = 32_768
 
 
@@ -92,7 +93,7 @@ def _cubes_of_colours() -> Iterator[tuple[int, UInt8[Tensor, "1 3 n m"]]]:
     cubes = 256 // _CUBE
     inside = torch.arange(_CUBE**3)
     for start in range(0, cubes**3, _CUBES_AT_ONCE):
-        cube = torch.arange(start, start + _CUBES_AT_ONCE)[:, None]
+        cube = torch.arange(start, min(start + _CUBES_AT_ONCE, cubes**3))[:, None]
         channels = [
             (cube // cubes**power % cubes) * _CUBE + inside // _CUBE**power % _CUBE  # (n, m)
             for power in (2, 1, 0)

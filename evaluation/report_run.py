@@ -17,7 +17,7 @@ class ReportRun:
     `results` is results.json; `metrics` are the rows of metrics.csv (epoch, train_loss, validation_loss,
     images_per_second, …; numbers or their text). `pictures` are uint8 arrays or tensors (n, 3, h, w) under `grey`,
     `painted` and `true`, and optionally `history`, a mapping from epoch to what was painted then; None where there
-    are none.
+    are none. `folder` is the run folder as commands name it, where that is not `name`.
     """
 
     name: str
@@ -25,6 +25,7 @@ class ReportRun:
     results: Mapping[str, Any] = field(default_factory=dict)
     metrics: Sequence[Mapping[str, Any]] = ()
     pictures: Mapping[str, Any] | None = None
+    folder: str | None = None
 
     @property
     def transfer(self) -> list[Mapping[str, Any]]:
@@ -37,4 +38,4 @@ class ReportRun:
     def command(self, verb: str) -> str:
         """The command that adds what is missing: `pretint probe runs/a --data cifar10`."""
         data = str(self.config.get("data") or "cifar10")
-        return shlex.join(["pretint", verb, self.name, "--data", data])
+        return shlex.join(["pretint", verb, self.folder or self.name, "--data", data])

@@ -65,6 +65,7 @@ def _report_run(folder: RunFolder, all_runs: list[RunFolder]) -> ReportRun:
         results=read_results(folder.path),
         metrics=folder.read_metrics(),
         pictures=_pictures(folder),
+        folder=str(folder.path),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..backbones import SMALLEST_SIZE, STEMS
+from ..backbones import SMALLEST_SIZE, STEMS, check_backbone_name
 from ..colour import GREY_FORMULAS, PALETTE_SPACES
 from ..data import AUGMENTATIONS
 from ..pretext import DECODES, LOSSES, PREDICT_AT, check_task_name
@@ -98,6 +98,7 @@ class PretrainConfig(MachineOptions, DataOptions):
 
     def __post_init__(self) -> None:
         check_task_name(self.task)
+        check_backbone_name(self.backbone)
         positive(
             self, "epochs", "width", "depth", "batch_size", "accumulate", "learning_rate", "clip", "patience", "paint_every"
         )  # fmt: skip

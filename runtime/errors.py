@@ -7,14 +7,17 @@ from collections.abc import Iterable
 
 
 class PretintError(Exception):
-    """Base of every error that a user can cause and mend; the command prints it as a sentence and exits with 2."""
+    """Base of every error that a user can cause and mend; the command prints it as a sentence and exits with 2.
+
+    None of them is a ValueError: argument parsers catch those while a config is made, and would hide the sentence in a usage text.
+    """
 
 
-class ArgumentError(PretintError, ValueError):
+class ArgumentError(PretintError):
     """An argument is out of range, of the wrong kind, or does not fit another one."""
 
 
-class UnknownNameError(PretintError, ValueError):
+class UnknownNameError(PretintError):
     """A name that is in no list, with the closest names that are.
 
     >>> print(UnknownNameError("task", "pallete", ["palette", "rgb-regression"]))

@@ -168,7 +168,7 @@ class Training(Generic[BatchT]):
         if self.checkpoints is None:
             raise ValueError("resume needs checkpoints")
         self.state = LoopState(**self.checkpoints.load_last(self.model, self.optimizer))
-        self._sums.copy_(torch.tensor(self.state.sums))
+        self._sums.copy_(torch.tensor(self.state.sums, dtype=self._sums.dtype))
         return self.state.step // self.steps_per_epoch
 
     def run(self, log: RunLog, on_epoch: Callable[[int], None] | None = None) -> LoopState:

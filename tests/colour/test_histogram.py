@@ -7,8 +7,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from threadpoolctl import threadpool_limits
+from sklearn.cluster import KMeans
+from threadpoolctl import threadpool_info, threadpool_limits
 
+import pretint.colour.histogram as histogram_module
 from pretint.colour import PALETTE_SPACES, fit_palette, rgb_histogram, rgb_to_lab, to_float, to_palette_space
 from pretint.runtime.errors import ArgumentError, UnknownNameError
 
@@ -51,6 +53,14 @@ def test_histogram_does_not_depend_on_the_batching_nor_on_merging(sizes):
     for part in parts[1:]:
         merged = merged + rgb_histogram([part])
     assert _same(merged, whole)
+
+
+def test_a_batch_is_counted_in_parts_whatever_its_size(monkeypatch):
+    pictures = _noise(20)
+    whole = rgb_histogram([pictures])
+    monkeypatch.setattr(histogram_module, "_PIXELS_AT_ONCE", 1000)
+    assert [len(part) for part in histogram_module.in_parts(pictures)] == [3] * 6 + [2]
+    assert _same(rgb_histogram([pictures]), whole)
 
 
 def test_histograms_of_different_bits_cannot_be_added():
@@ -99,8 +109,6 @@ def test_a_bins_colour_is_its_mean_and_not_its_middle():
 
 @pytest.mark.parametrize("space", PALETTE_SPACES)
 def test_the_fit_is_as_good_as_scikit_learns_on_all_pixels(space):
-    from sklearn.cluster import KMeans
-
     # Smooth pictures, so that colours have some structure.
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(16, 3, 4, 4, generator=generator)
@@ -111,12 +119,20 @@ def test_the_fit_is_as_good_as_scikit_learns_on_all_pixels(space):
     assert error < 1.02 * KMeans(8, n_init=4, random_state=0).fit(pixels.numpy()).inertia_
 
 
-def test_the_fit_does_not_depend_on_the_number_of_threads():
+def test_the_fit_runs_on_one_thread_and_so_does_not_depend_on_their_number(monkeypatch):
+    fit, seen = KMeans.fit, []
+
+    def recording_fit(self, *args, **kwargs):
+        seen.extend(pool["num_threads"] for pool in threadpool_info())
+        return fit(self, *args, **kwargs)
+
+    monkeypatch.setattr(KMeans, "fit", recording_fit)
     histogram = rgb_histogram([_noise(100)])
     fits = []
     for threads in (1, 2, 4):
         with threadpool_limits(limits=threads):
             fits.append(fit_palette(histogram, 16))
+    assert set(seen) == {1}
     assert torch.equal(fits[0], fits[1])
     assert torch.equal(fits[0], fits[2])
 

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import timm
 import torch
+from torch import nn
+
 from pretint.data import TensorSource
 from pretint.downstream import extract_features
 from pretint.downstream.features import PrincipalAxes
 from pretint.runtime import ArgumentError, DataError, NotFiniteError, UnknownNameError
-from torch import nn
 
 
 def grey(rgb: torch.Tensor) -> torch.Tensor:

@@ -7,12 +7,13 @@ import json
 import numpy as np
 import pytest
 import torch
-from pretint.downstream import linear_probe
-from pretint.runtime import ArgumentError, NotFiniteError
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import confusion_matrix, top_k_accuracy_score
 from sklearn.preprocessing import StandardScaler
+
+from pretint.downstream import linear_probe
+from pretint.runtime import ArgumentError, NotFiniteError
 
 
 def overlapping(n: int, classes: int = 8, d: int = 24, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -25,6 +26,15 @@ def overlapping(n: int, classes: int = 8, d: int = 24, seed: int = 0) -> tuple[t
     y = torch.randint(classes, (n,), generator=generator)
     x = (centres[y] + torch.randn(n, d, generator=generator)) @ mixing + 5
     return x, y
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Matrices this small lose time to a second thread, and much of it when the machine is busy."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +88,7 @@ def test_linear_probe_matches_scikit_learn_on_digits_with_the_default_grid():
 
 
 def test_a_class_hidden_along_a_faint_axis_is_found():
-    """Two nearly equal channels whose small difference alone tells the class: plain gradient descent does not get there."""
+    """Two nearly equal channels, and only their small difference tells the class: plain descent does not get there."""
     generator = torch.Generator().manual_seed(0)
     y = torch.arange(3000) % 2
     common = torch.randn(3000, 1, generator=generator)
@@ -147,18 +157,19 @@ def test_the_test_images_choose_nothing(train, test):
 
 
 def test_the_winner_is_trained_on_the_held_out_images_too():
-    """Three images of which one is held out decide nothing; a class's second mode, seen only in some images, must be kept."""
-    x = torch.tensor([[1.0, 0.0], [0.0, 1.0]]).repeat_interleave(10, 0)
-    y = torch.zeros(20, dtype=torch.int64)
-    y[10:] = 1
-    jitter = 0.01 * torch.randn(20, 2, generator=torch.Generator().manual_seed(0))
-    half = linear_probe(
-        x + jitter, y, x, y, holdout=0.5, epochs=1, batch_size=20, learning_rates=[0.1], weight_decays=[0.0]
+    x, y = load_digits(return_X_y=True)
+    scaler = StandardScaler().fit(x[:100])
+    model = reference(scaler.transform(x[:100]), y[:100], 1.0)
+    ours = linear_probe(
+        torch.tensor(x[:100]).float(),
+        y[:100],
+        torch.tensor(x[100:]).float(),
+        y[100:],
+        weight_decays=[0.01],
+        holdout=0.5,
     )
-    most = linear_probe(
-        x + jitter, y, x, y, holdout=0.1, epochs=1, batch_size=20, learning_rates=[0.1], weight_decays=[0.0]
-    )
-    assert half.top1 == most.top1 == 1
+    # A model fitted on only the 50 that were not held out predicts the same for 87 %.
+    assert (ours.predictions == model.predict(scaler.transform(x[100:]))).mean() > 0.98
 
 
 def test_confusion_and_predictions_agree_with_scikit_learn(train, test):
@@ -236,7 +247,7 @@ BAD = torch.where(torch.arange(40)[:, None] == 7, float("nan"), X)
         ((X, Y, X, Y * 5), ArgumentError, r"test_labels: classes \[5\]"),
         ((X, Y - 1, X, Y - 1), ArgumentError, "from -1 to 0"),
         ((X, Y.float(), X, Y), ArgumentError, "one integer per image"),
-        ((X, Y, X[:, :2], Y), ArgumentError, "widths"),
+        (({"a": X}, Y, {"a": X[:, :2]}, Y), ArgumentError, "widths"),
         (({"a": X}, Y, {"b": X}, Y), ArgumentError, "layers"),
         (({"all": X}, Y, {"all": X}, Y), ArgumentError, "'all'"),
         (({}, Y, {}, Y), ArgumentError, "one or more"),

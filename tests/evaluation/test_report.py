@@ -184,6 +184,9 @@ def test_a_missing_part_is_a_sentence_with_the_command_that_adds_it():
     assert page.text.count("pretint probe 'runs/my run' --data toy") == 3
     assert "pretint evaluate 'runs/my run' --data toy" in page.text
     assert "<svg" not in render_report([ReportRun("empty")])
+    assert "pretint probe deep/down/a --data toy" in render_report(
+        [ReportRun("a", {"data": "toy"}, folder="deep/down/a")]
+    )
 
 
 def test_a_run_without_control_is_not_called_a_success():

@@ -1,0 +1,370 @@
+"""Every encoder keeps timm's contract: ours and timm's own with the small stem, on the same tests."""
+
+from __future__ import annotations
+
+import copy
+from functools import cache
+
+import pytest
+import torch
+from timm.models import group_parameters
+from timm.optim import param_groups_layer_decay
+from torch import nn
+
+from pretint.backbones import SMALLEST_SIZE, create_backbone
+
+OURS = {"pretint_unet": {"width": 4}, "pretint_cnn": {"width": 4}}
+TIMM = ("timm/resnet18", "timm/convnext_atto", "timm/efficientnet_b0", "timm/regnety_002")
+every_encoder = pytest.mark.parametrize("name", [*OURS, *TIMM])
+our_encoders = pytest.mark.parametrize("name", OURS)
+
+
+@cache
+def _shared(name: str, in_chans: int) -> nn.Module:
+    torch.manual_seed(0)
+    return create_backbone(name, in_chans, **OURS.get(name, {})).eval()
+
+
+def _make(name: str, in_chans: int = 1) -> nn.Module:
+    """A fresh copy, in evaluation mode, the same for each call."""
+    return copy.deepcopy(_shared(name, in_chans))
+
+
+def _noise(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def _relative_error(x: torch.Tensor, y: torch.Tensor) -> float:
+    return float(((x.double() - y.double()).norm() / y.double().norm()).detach())
+
+
+@every_encoder
+@pytest.mark.parametrize("in_chans", [1, 3])
+def test_feature_info_is_what_the_maps_are(name, in_chans):
+    encoder = _make(name, in_chans)
+    with torch.no_grad():
+        maps = encoder.forward_intermediates(_noise(2, in_chans, 32, 32), intermediates_only=True)
+    assert len(maps) == len(encoder.feature_info)
+    for level, features in zip(encoder.feature_info, maps, strict=True):
+        side = 32 // level["reduction"]
+        assert features.shape == (2, level["num_chs"], side, side)
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "reductions"),
+    [
+        ("pretint_unet", [4, 8, 16, 32, 32], [1, 2, 4, 8, 16]),
+        ("pretint_cnn", [4, 8, 16, 32, 32], [1, 2, 4, 8, 16]),
+        ("timm/resnet18", [64, 64, 128, 256, 512], [1, 1, 2, 4, 8]),
+        ("timm/convnext_atto", [40, 80, 160, 320], [1, 2, 4, 8]),
+        ("timm/efficientnet_b0", [16, 24, 40, 112, 320], [1, 2, 4, 8, 16]),
+        ("timm/regnety_002", [32, 24, 56, 152, 368], [1, 2, 4, 8, 16]),
+    ],
+)
+def test_levels_are_those_of_the_papers(name, channels, reductions):
+    info = _make(name).feature_info
+    assert [level["num_chs"] for level in info] == channels
+    assert [level["reduction"] for level in info] == reductions
+
+
+@every_encoder
+def test_feature_info_names_modules_that_give_the_maps(name):
+    encoder = _make(name)
+    seen = {}
+    for level in encoder.feature_info:
+        module = encoder.get_submodule(level["module"])
+        module.register_forward_hook(lambda m, args, out, key=level["module"]: seen.__setitem__(key, tuple(out.shape)))
+    with torch.no_grad():
+        maps = encoder.forward_intermediates(_noise(1, 1, 32, 32), intermediates_only=True)
+    assert [seen[level["module"]] for level in encoder.feature_info] == [tuple(m.shape) for m in maps]
+
+
+@every_encoder
+def test_odd_sizes_are_taken(name):
+    height, width = 17, 31
+    encoder = _make(name)
+    with torch.no_grad():
+        final, maps = encoder.forward_intermediates(_noise(1, 1, height, width))
+        assert encoder(_noise(1, 1, height, width)).shape == (1, encoder.num_features)
+    for level, features in zip(encoder.feature_info, maps, strict=True):
+        r = level["reduction"]
+        if name in OURS:
+            assert features.shape[-2:] == (-(-height // r), -(-width // r))
+        assert abs(features.shape[-2] - height / r) < 1
+        assert abs(features.shape[-1] - width / r) < 1
+    assert final.shape[-2:] == maps[-1].shape[-2:]
+
+
+@our_encoders
+def test_the_smallest_size_works_with_a_batch_of_one(name):
+    encoder = _make(name)
+    x = _noise(1, 1, SMALLEST_SIZE, SMALLEST_SIZE)
+    assert SMALLEST_SIZE == 8
+    with torch.no_grad():
+        maps = encoder.forward_intermediates(x, intermediates_only=True)
+        assert encoder(x).isfinite().all()
+    assert [m.shape[-1] for m in maps] == [8, 4, 2, 1, 1]
+    assert encoder.train()(_noise(2, 1, 8, 8)).requires_grad
+
+
+@every_encoder
+def test_calling_is_features_then_head(name):
+    encoder = _make(name)
+    x = _noise(2, 1, 16, 16)
+    with torch.no_grad():
+        pooled, features = encoder(x), encoder.forward_features(x)
+        assert torch.equal(pooled, encoder.forward_head(features))
+        assert pooled.shape == (2, encoder.num_features)
+        if name in OURS:
+            torch.testing.assert_close(pooled, features.mean((2, 3)))
+            assert features.shape[1] == encoder.num_features
+
+
+@every_encoder
+def test_a_picture_does_not_see_its_neighbours_in_evaluation_mode(name):
+    encoder = _make(name)
+    x = _noise(3, 1, 16, 16)
+    with torch.no_grad():
+        together, alone = encoder(x), torch.cat([encoder(one[None]) for one in x])
+    assert _relative_error(together, alone) < 1e-5
+
+
+@every_encoder
+def test_reset_classifier_gives_logits_over_unchanged_features(name):
+    encoder = _make(name)
+    x = _noise(2, 1, 16, 16)
+    with torch.no_grad():
+        before = encoder(x)
+        encoder.reset_classifier(7)
+        classifier = encoder.get_classifier()
+        features = encoder.forward_features(x)
+        pre_logits = encoder.forward_head(features, pre_logits=True)
+        logits = encoder(x)
+        assert encoder.num_classes == 7
+        assert classifier.weight.shape == (7, encoder.num_features)
+        assert logits.shape == (2, 7)
+        torch.testing.assert_close(pre_logits, before)
+        torch.testing.assert_close(logits, pre_logits @ classifier.weight.T + classifier.bias)
+        encoder.reset_classifier(0)
+        torch.testing.assert_close(encoder(x), before)
+    assert isinstance(encoder.get_classifier(), nn.Identity)
+
+
+@our_encoders
+@pytest.mark.parametrize(("pool", "reduce"), [("avg", torch.mean), ("max", torch.amax), ("catavgmax", None)])
+def test_the_pooling_is_the_one_asked_for(name, pool, reduce):
+    encoder = _make(name)
+    encoder.reset_classifier(0, global_pool=pool)
+    x = _noise(2, 1, 32, 32)
+    with torch.no_grad():
+        features = encoder.forward_features(x)
+        pooled = encoder(x)
+    if reduce is None:
+        wanted = torch.cat([features.mean((2, 3)), features.amax((2, 3))], dim=1)
+    else:
+        wanted = reduce(features, dim=(2, 3))
+    torch.testing.assert_close(pooled, wanted)
+    assert encoder.head_hidden_size == wanted.shape[1]
+
+
+@every_encoder
+@pytest.mark.parametrize("stop_early", [False, True])
+def test_wanted_indices_choose_among_all_maps(name, stop_early):
+    encoder = _make(name)
+    x = _noise(1, 1, 16, 16)
+    levels = len(encoder.feature_info)
+    with torch.no_grad():
+        final, everything = encoder.forward_intermediates(x)
+        for indices, wanted in (([0, 2], [0, 2]), ([-1], [levels - 1]), (2, [levels - 2, levels - 1])):
+            maps = encoder.forward_intermediates(x, indices, stop_early=stop_early, intermediates_only=True)
+            assert len(maps) == len(wanted)
+            assert all(torch.equal(got, everything[i]) for got, i in zip(maps, wanted, strict=True))
+        features = encoder.forward_features(x)
+    if name in OURS:
+        assert torch.equal(final, features)
+        assert torch.equal(final, everything[-1])
+
+
+@our_encoders
+def test_stop_early_runs_no_stage_behind_the_last_wanted(name):
+    encoder = _make(name)
+    ran = []
+    for i, stage in enumerate(encoder.stages):
+        stage.register_forward_hook(lambda *_, i=i: ran.append(i))
+    with torch.no_grad():
+        final, maps = encoder.forward_intermediates(_noise(1, 1, 16, 16), [0, 2], stop_early=True)
+    assert ran == [0, 1, 2]
+    assert torch.equal(final, maps[-1])
+    ran.clear()
+    with torch.no_grad():
+        final, maps = encoder.forward_intermediates(_noise(1, 1, 16, 16), [0, 2])
+    assert ran == [0, 1, 2, 3, 4]
+    assert final.shape != maps[-1].shape
+
+
+@our_encoders
+@pytest.mark.parametrize("indices", [[5], [-6], 0, 6, []])
+def test_indices_that_do_not_fit_are_refused(name, indices):
+    with pytest.raises(AssertionError, match="5 feature levels"):
+        _make(name).forward_intermediates(_noise(1, 1, 16, 16), indices)
+
+
+@our_encoders
+def test_pruning_keeps_the_wanted_maps(name):
+    encoder = _make(name)
+    encoder.reset_classifier(3)
+    x = _noise(1, 1, 32, 32)
+    with torch.no_grad():
+        wanted = encoder.forward_intermediates(x, [1, 2], intermediates_only=True)
+        assert encoder.prune_intermediate_layers([1, 2]) == [1, 2]
+        got = encoder.forward_intermediates(x, [1, 2], intermediates_only=True)
+        assert len(encoder.stages) == 3
+        assert encoder.num_features == 16
+        assert all(torch.equal(a, b) for a, b in zip(got, wanted, strict=True))
+        assert torch.equal(encoder(x), wanted[-1])
+
+
+@every_encoder
+@pytest.mark.parametrize("coarse", [False, True])
+def test_group_matcher_orders_every_parameter_by_depth(name, coarse):
+    encoder = _make(name)
+    encoder.reset_classifier(5)
+    groups = group_parameters(encoder, encoder.group_matcher(coarse=coarse), reverse=True)
+    parameters = [key for key, _ in encoder.named_parameters()]
+    assert sorted(groups) == sorted(parameters)
+    classifier = {id(p) for p in encoder.get_classifier().parameters()}
+    heads = {groups[key] for key, p in encoder.named_parameters() if id(p) in classifier}
+    assert heads == {max(groups.values())}
+    assert groups[parameters[0]] == 0
+    if name in OURS:
+        depths = [groups[key] for key in parameters]
+        assert depths == sorted(depths), "parameters are named from shallow to deep"
+        stages = [{groups[k] for k in parameters if k.startswith(f"stages.{i}.")} for i in range(5)]
+        assert all(max(a) < min(b) for a, b in zip(stages[:-1], stages[1:], strict=True))
+        assert not coarse or all(len(stage) == 1 for stage in stages)
+
+
+@every_encoder
+def test_layer_decay_gives_the_stem_the_smallest_rate_and_the_classifier_the_whole(name):
+    encoder = _make(name)
+    encoder.reset_classifier(5)
+    groups = param_groups_layer_decay(encoder, weight_decay=0.05, layer_decay=0.5)
+    scale = {id(p): group["lr_scale"] for group in groups for p in group["params"]}
+    assert len(scale) == sum(len(group["params"]) for group in groups) == len(list(encoder.parameters()))
+    named = dict(encoder.named_parameters())
+    assert scale[id(next(iter(named.values())))] == min(scale.values()) < 0.2
+    assert scale[id(encoder.get_classifier().weight)] == 1.0
+
+
+@our_encoders
+def test_torchscript_computes_the_same(name):
+    encoder = _make(name)
+    scripted = torch.jit.script(encoder)
+    traced = torch.jit.trace(encoder, _noise(1, 1, 32, 32))
+    for x in (_noise(2, 1, 32, 32), _noise(1, 1, 33, 47)):
+        with torch.no_grad():
+            wanted = encoder(x)
+            torch.testing.assert_close(scripted(x), wanted)
+            torch.testing.assert_close(traced(x), wanted)
+
+
+@pytest.mark.parametrize("name", TIMM[:1])
+def test_a_small_stem_survives_torchscript(name):
+    encoder = _make(name)
+    scripted = torch.jit.script(encoder)
+    with torch.no_grad():
+        torch.testing.assert_close(scripted(_noise(1, 1, 32, 32)), encoder(_noise(1, 1, 32, 32)))
+
+
+@our_encoders
+def test_torch_fx_reads_the_graph_and_takes_features_out_of_it(name):
+    from torchvision.models.feature_extraction import create_feature_extractor
+
+    encoder = _make(name)
+    x = _noise(2, 1, 32, 32)
+    traced = torch.fx.symbolic_trace(encoder)
+    with torch.no_grad():
+        torch.testing.assert_close(traced(x), encoder(x))
+        maps = encoder.forward_intermediates(x, intermediates_only=True)
+        extracted = create_feature_extractor(encoder, {f"stages.{i}": str(i) for i in range(5)})(x)
+    for i, features in enumerate(maps):
+        torch.testing.assert_close(extracted[str(i)], features)
+
+
+@our_encoders
+def test_bf16_and_channels_last_stay_near_float32(name):
+    encoder = _make(name).train()
+    x = _noise(8, 1, 32, 32)
+    plain = encoder(x)
+    other = _make(name).train().to(memory_format=torch.channels_last)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        maps = other.forward_intermediates(x.contiguous(memory_format=torch.channels_last), intermediates_only=True)
+    assert all(m.dtype == torch.bfloat16 for m in maps)
+    assert all(m.is_contiguous(memory_format=torch.channels_last) for m in maps)
+    pooled = maps[-1].float().mean((2, 3))
+    assert 0 < _relative_error(pooled, plain) < 0.03
+    pooled.square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() and p.dtype == torch.float32 for p in other.parameters())
+
+
+@every_encoder
+def test_the_gradient_reaches_every_parameter(name):
+    encoder = _make(name).train()
+    with torch.no_grad():
+        # residual branches may start closed (zero or tiny scales): open them
+        for i, p in enumerate(p for p in encoder.parameters() if p.ndim == 1 or min(p.shape) == p.numel()):
+            p.copy_(0.5 + torch.rand(p.shape, generator=torch.Generator().manual_seed(i)))
+    encoder(_noise(4, 1, 16, 16)).square().sum().backward()
+    without = [key for key, p in encoder.named_parameters() if p.grad is None or not p.grad.any()]
+    assert without == []
+
+
+@our_encoders
+def test_checkpointing_changes_no_gradient(name):
+    x = _noise(4, 1, 32, 32)
+    gradients = []
+    for enable in (False, True):
+        encoder = _make(name).train()
+        encoder.set_grad_checkpointing(enable)
+        final, maps = encoder.forward_intermediates(x)
+        (final.square().sum() + maps[0].square().sum()).backward()
+        gradients.append([p.grad for p in encoder.parameters()])
+    assert all(torch.allclose(a, b, rtol=1e-5, atol=1e-7) for a, b in zip(*gradients, strict=True))
+
+
+@our_encoders
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_deterministic_algorithms_suffice_and_repeat_to_the_bit(name, device):
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    x = _noise(4, 1, 33, 33).to(device)
+    gradients = []
+    torch.use_deterministic_algorithms(True)
+    try:
+        for _ in range(2):
+            encoder = _make(name).train().to(device)
+            encoder(x).square().sum().backward()
+            gradients.append([p.grad for p in encoder.parameters()])
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
+@our_encoders
+def test_the_same_seed_gives_the_same_weights(name):
+    made = []
+    for seed in (3, 3, 4):
+        torch.manual_seed(seed)
+        made.append(create_backbone(name, width=4).state_dict())
+    assert all(torch.equal(made[0][k], made[1][k]) for k in made[0])
+    first = "stages.0.convs.0.0.weight"
+    assert not torch.equal(made[0][first], made[2][first])
+
+
+@our_encoders
+def test_activations_neither_die_nor_explode_with_depth(name):
+    torch.manual_seed(0)
+    encoder = create_backbone(name, width=16).train()
+    maps = encoder.forward_intermediates(_noise(8, 1, 32, 32), intermediates_only=True)
+    # a normalised map behind a ReLU: E[max(z, 0)²] = ½ for z ~ N(0, 1)
+    assert all(0.4 < float(m.detach().square().mean()) < 0.6 for m in maps)
