@@ -45,7 +45,9 @@ def _fixed_features(encoder: nn.Module, size: int) -> Tensor:
     return torch.cat([m.float().mean((2, 3))[0] for m in maps])
 
 
-def save_backbone(encoder: nn.Module, folder: Path | str, card: dict[str, Any] | None = None, image_size: int = 32) -> None:
+def save_backbone(
+    encoder: nn.Module, folder: Path | str, card: dict[str, Any] | None = None, image_size: int = 32
+) -> None:
     """Writes the encoder's folder.
 
     Args:
@@ -61,7 +63,9 @@ def save_backbone(encoder: nn.Module, folder: Path | str, card: dict[str, Any] |
     folder = Path(folder)
     spec, preprocess = getattr(encoder, "spec", None), getattr(encoder, "preprocess", None)
     if not isinstance(spec, BackboneSpec) or not isinstance(preprocess, Preprocess):
-        raise ArgumentError("encoder: only what create_backbone or load_backbone gave can be saved; make it with these.")
+        raise ArgumentError(
+            "encoder: only what create_backbone or load_backbone gave can be saved; make it with these."
+        )
     if not 1 <= image_size <= _LARGEST_IMAGE:
         raise ArgumentError(f"image_size: {image_size} must be from 1 to {_LARGEST_IMAGE} pixels.")
     try:
@@ -74,7 +78,9 @@ def save_backbone(encoder: nn.Module, folder: Path | str, card: dict[str, Any] |
     plain.preprocess = preprocess
     features = _fixed_features(plain, image_size)
     if not bool(features.isfinite().all()):
-        raise NotFiniteError("encoder: its features of a fixed picture are not finite, so it was not saved; train it again.")
+        raise NotFiniteError(
+            "encoder: its features of a fixed picture are not finite, so it was not saved; train it again."
+        )
     entry, arguments = architecture(spec)
     config = {
         "architecture": entry,
@@ -139,9 +145,13 @@ def load_backbone(folder: Path | str, *, device: torch.device | str | None = Non
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, PretintError) as error:
         raise RunFolderError(f"{folder / 'config.json'} is no encoder of Pretint ({error!r}); save it again.") from None
     if version > FOLDER_VERSION:
-        raise RunFolderError(f"{folder} has encoder format {version}, this Pretint reads {FOLDER_VERSION}; upgrade Pretint.")
+        raise RunFolderError(
+            f"{folder} has encoder format {version}, this Pretint reads {FOLDER_VERSION}; upgrade Pretint."
+        )
     if not timm.is_model(spec.name.removeprefix("timm/")) or spec.stem not in ("native", *STEMS):
-        raise RunFolderError(f"{folder} names the unknown encoder {spec.name!r} ({spec.stem}); upgrade Pretint or save it again.")
+        raise RunFolderError(
+            f"{folder} names the unknown encoder {spec.name!r} ({spec.stem}); upgrade Pretint or save it again."
+        )
     if not 1 <= size <= _LARGEST_IMAGE:
         raise RunFolderError(f"{folder}: images of {size} pixels are out of range; save it again.")
     weights = read_tensors(folder / "model.safetensors")
@@ -170,7 +180,9 @@ def _check_keys(encoder: nn.Module, weights: dict[str, Tensor], folder: Path) ->
     wanted = encoder.state_dict()
     missing, unexpected = sorted(wanted.keys() - weights.keys()), sorted(weights.keys() - wanted.keys())
     if missing or unexpected:
-        raise RunFolderError(f"{folder}: the weights lack {missing[:8]} and have {unexpected[:8]} too many; save it again.")
+        raise RunFolderError(
+            f"{folder}: the weights lack {missing[:8]} and have {unexpected[:8]} too many; save it again."
+        )
     wrong = [k for k in wanted if wanted[k].shape != weights[k].shape]
     if wrong:
         raise RunFolderError(f"{folder}: the shapes of {wrong[:8]} do not fit the encoder; save it again.")

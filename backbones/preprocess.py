@@ -30,10 +30,12 @@ class Preprocess:
 
     def __post_init__(self) -> None:
         if self.in_chans not in (1, 3):
-            raise ArgumentError(f"in_chans: {self.in_chans} channels can't be made from RGB pictures; use 1 (grey) or 3 (RGB).")
+            raise ArgumentError(
+                f"in_chans: {self.in_chans} channels can't be made from RGB pictures; use 1 (grey) or 3 (RGB)."
+            )
         if self.grey not in GREY_FORMULAS:
             raise UnknownNameError("grey", self.grey, GREY_FORMULAS)
-        if not math.isfinite(self.mean):
+        if isinstance(self.mean, bool) or not math.isfinite(self.mean):
             raise ArgumentError(f"mean: {self.mean} must be a finite number.")
         if not (self.std > 0 and math.isfinite(self.std)):
             raise ArgumentError(f"std: {self.std} must be a finite number above 0.")
@@ -51,9 +53,13 @@ class Preprocess:
             ArgumentError: the shape is not (n, 3, h, w), or the numbers are neither uint8 nor floating.
         """
         if rgb.ndim != 4 or rgb.shape[1] != 3:
-            raise ArgumentError(f"images: shape {tuple(rgb.shape)} is not (n, 3, h, w); stack RGB pictures channel first.")
+            raise ArgumentError(
+                f"images: shape {tuple(rgb.shape)} is not (n, 3, h, w); stack RGB pictures channel first."
+            )
         if rgb.dtype != torch.uint8 and not rgb.is_floating_point():
-            raise ArgumentError(f"images: {rgb.dtype} is neither uint8 in 0…255 nor floating in 0…1; convert them to uint8.")
+            raise ArgumentError(
+                f"images: {rgb.dtype} is neither uint8 in 0…255 nor floating in 0…1; convert them to uint8."
+            )
         if self.in_chans == 1:
             return self.normalise(luma(rgb, self.grey))
         return self.normalise(to_float(rgb) if rgb.dtype == torch.uint8 else rgb.to(torch.float32))

@@ -54,7 +54,9 @@ def _default_cfg() -> dict[str, Any]:
     }  # fmt: skip
 
 
-default_cfgs = generate_default_cfgs({"pretint_unet.untrained": _default_cfg(), "pretint_cnn.untrained": _default_cfg()})
+default_cfgs = generate_default_cfgs(
+    {"pretint_unet.untrained": _default_cfg(), "pretint_cnn.untrained": _default_cfg()}
+)
 
 
 def _build(model_cls: type[nn.Module], variant: str, pretrained: bool, **kwargs: Any) -> nn.Module:
@@ -179,5 +181,3 @@ def build_from_spec(spec: BackboneSpec, in_chans: int, image_size: int) -> nn.Mo
     if spec.stem == "stock":
         measure_features(encoder, in_chans, spec.options.get("img_size", max(image_size, _SMALL_IMAGE)))
     return encoder
-
-

@@ -49,7 +49,9 @@ def measure_features(model: nn.Module, in_chans: int, size: int = _PROBE_SIZE) -
     """
     kind = type(model).__name__
     if not hasattr(model, "forward_intermediates"):
-        raise ArgumentError(f"backbone: {kind} has no forward_intermediates, so it gives no feature maps; choose another.")
+        raise ArgumentError(
+            f"backbone: {kind} has no forward_intermediates, so it gives no feature maps; choose another."
+        )
     training = model.training
     try:
         with torch.no_grad():

@@ -102,10 +102,9 @@ def linear_probe(
     train, test = paired_layers(train_features, test_features)
     sides = {"train_labels": (train, train_labels), "test_labels": (test, test_labels)}
     y, y_test, classes = _checked_labels(sides, classes)
-    held_out = _held_out(y, holdout, seed)
     device = torch.device(device) if device is not None else next(iter(train.values()))[0].device
     grid = [(rate, decay) for rate in learning_rates for decay in weight_decays]
-    trainer = _Trainer(y.to(device), held_out.to(device), classes, grid, epochs, batch_size, seed)
+    trainer = _Trainer(y.to(device), _held_out(y, holdout, seed).to(device), classes, grid, epochs, batch_size, seed)
     probed = {layer: _probe_layer(layer, parts, test[layer], trainer) for layer, parts in train.items()}
     return _result(probed, y_test, classes, seed)
 
@@ -172,7 +171,7 @@ class _Heads:
 
     weight: Tensor
     bias: Tensor
-    count: int
+    count: int  # h
 
     def logits(self, z: Float32[Tensor, "b d"]) -> Float32[Tensor, "b h c"]:
         return torch.addmm(self.bias, z, self.weight).unflatten(1, (self.count, -1))

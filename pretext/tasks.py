@@ -57,7 +57,9 @@ class Task(Protocol):
 
 def shrink(rgb: UInt8[Tensor, "b 3 h w"], factor: int) -> UInt8[Tensor, "b 3 h2 w2"]:
     """Average-pools pictures by `factor`, rounded back to uint8; a side that does not divide is rounded up, its border averaged."""
-    return rgb if factor == 1 else to_uint8(F.avg_pool2d(to_float(rgb), factor, ceil_mode=True, count_include_pad=False))
+    return (
+        rgb if factor == 1 else to_uint8(F.avg_pool2d(to_float(rgb), factor, ceil_mode=True, count_include_pad=False))
+    )
 
 
 def enlarge(painted: Float[Tensor, "b 3 h2 w2"], rgb: Tensor, grey: str) -> Float[Tensor, "b 3 h w"]:

@@ -1,0 +1,204 @@
+"""Painting: batches of small pictures, and one picture of any size."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from pretint.backbones import Preprocess, create_backbone
+from pretint.colour import Palette, luma, rgb_to_ycbcr
+from pretint.data import TensorSource
+from pretint.pretext import LabRegression, Painter, PaletteTask, PretextModel, RGBRegression, Task
+from pretint.runtime.device import Compute
+
+CPU = Compute(torch.device("cpu"), bf16=False)
+GREY = Preprocess()
+# cb, cr of a warm and a cold tint
+TINTS = torch.tensor([[-0.1, 0.08], [0.1, -0.06]])
+
+
+@pytest.fixture(scope="module")
+def tints() -> Palette:
+    return Palette("cbcr", TINTS, torch.full((2,), 0.5, dtype=torch.float64), torch.ones(256, 2, dtype=torch.float64))
+
+
+def _pictures(n: int = 2, height: int = 16, width: int = 16, seed: int = 0) -> torch.Tensor:
+    """Noise of middle brightness, so that little is clipped."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(70, 186, (n, 3, height, width), dtype=torch.uint8, generator=generator)
+
+
+def _recoloured(rgb: torch.Tensor) -> torch.Tensor:
+    """Other colours of the same luma, where there is room: 299 · 38 + 587 · 2 − 114 · 110 = −4 of 255,000."""
+    other = rgb.int() + torch.tensor([38, 2, -110]).view(1, 3, 1, 1)
+    fits = ((other >= 0) & (other <= 255)).all(1, keepdim=True)
+    return torch.where(fits, other, rgb.int()).to(torch.uint8)
+
+
+def _painter(task: Task, compute: Compute = CPU) -> Painter:
+    """A painter whose network has random weights and normalisations that have seen data, and paints mild colours."""
+    torch.manual_seed(0)
+    model = PretextModel(create_backbone("pretint_unet", width=4, depth=3), task.out_chans, task.predict_at).train()
+    for seed in range(20):
+        model(torch.randn(8, 1, 16, 16, generator=torch.Generator().manual_seed(seed)))
+    with torch.no_grad():
+        if task.palette is None:
+            model.decoder.head.weight.mul_(0.05)
+            model.decoder.head.bias.fill_(0.5 if isinstance(task, RGBRegression) else 0.0)
+    return Painter(model, task, compute)
+
+
+def _constant_painter(task: Task, answer: list[float]) -> Painter:
+    """A painter whose network gives the same answer for each pixel of any picture."""
+    painter = _painter(task)
+    head = painter.model.decoder.head
+    with torch.no_grad():
+        head.weight.zero_()
+        head.bias.copy_(torch.tensor(answer))
+    return painter
+
+
+def _tasks(tints: Palette) -> list[Task]:
+    return [
+        RGBRegression(GREY),
+        RGBRegression(GREY, keep_luma=True),
+        LabRegression(GREY),
+        LabRegression(GREY, predict_at=2),
+        PaletteTask(GREY, tints),
+        PaletteTask(GREY, tints, predict_at=4),
+    ]
+
+
+def test_pictures_of_equal_luma_are_painted_alike(tints):
+    first = _pictures()
+    second = _recoloured(first)
+    assert (first != second).any(1).float().mean() > 0.2
+    assert (luma(first) - luma(second)).abs().max() < 2e-5
+    for task in [t for t in _tasks(tints) if t.predict_at == 1]:
+        painter = _painter(task)
+        one, other, third = (painter.paint(x).int() for x in (first, second, _pictures(seed=5)))
+        assert (one - other).abs().max() <= 1
+        assert (one - third).abs().max() > 2
+
+
+def test_painting_is_the_tasks_painting_of_the_prediction(tints):
+    rgb = _pictures()
+    for task in _tasks(tints):
+        painter = _painter(task)
+        predictions = painter.predict(rgb)
+        with torch.no_grad():
+            wanted = painter.model.eval()(GREY(rgb))
+        torch.testing.assert_close(predictions, wanted)
+        painted = task.paint(predictions, rgb)
+        assert (painter.paint(rgb).float() / 255 - painted).abs().max() <= 0.5 / 255 + 1e-6
+
+
+def test_painting_changes_nothing_of_the_model_and_needs_no_batch(tints):
+    painter = _painter(PaletteTask(GREY, tints))
+    before = {k: v.clone() for k, v in painter.model.state_dict().items()}
+    painter.model.train()
+    together = painter.predict(_pictures(4))
+    alone = torch.cat([painter.predict(one[None]) for one in _pictures(4)])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
+    assert all(torch.equal(before[k], v) for k, v in painter.model.state_dict().items())
+    assert all(p.grad is None for p in painter.model.parameters())
+
+
+def test_predictions_go_through_the_wanted_images_in_order(tints):
+    images = _pictures(7)
+    painter = _painter(PaletteTask(GREY, tints))
+    ids = torch.tensor([5, 0, 3, 6, 1])
+    rgb, painted, predictions = (
+        torch.cat(parts)
+        for parts in zip(*painter.predictions(TensorSource(images, name="x", split="test"), ids, 2), strict=True)
+    )
+    assert torch.equal(rgb, images[ids])
+    torch.testing.assert_close(predictions, painter.predict(images[ids]), atol=1e-5, rtol=1e-4)
+    assert (painted.int() - painter.paint(images[ids]).int()).abs().max() <= 1
+
+
+def test_bf16_predictions_come_back_in_float32_and_near(tints):
+    task, rgb = PaletteTask(GREY, tints), _pictures()
+    full = _painter(task).predict(rgb)
+    half = _painter(task, Compute(torch.device("cpu"), bf16=True)).predict(rgb)
+    assert half.dtype == torch.float32
+    assert 0 < float((half - full).norm() / full.norm()) < 0.05
+
+
+# Pictures of any size
+
+SIZES = [(8, 8), (16, 16), (50, 7), (33, 64), (200, 120), (1, 1), (3, 40), (1, 300)]
+
+
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_colourize_keeps_any_size_and_the_pictures_own_luma(tints, height, width):
+    picture = _pictures(1, height, width)[0]
+    for task in _tasks(tints):
+        painted = _painter(task).colourize(picture, 16)
+        assert painted.dtype == torch.uint8
+        assert painted.shape == picture.shape
+        inside = ((painted > 0) & (painted < 255)).all(0)
+        assert inside.float().mean() > 0.5
+        error = (luma(painted[None]) - luma(picture[None]))[0, 0][inside].abs().max()
+        # rounding each channel to a whole level moves the luma by at most half a level
+        assert error <= 0.5 / 255 + 1e-5
+
+
+@pytest.mark.parametrize("grey", ["rec709", "mean", "lstar"])
+def test_colourize_keeps_the_luma_of_the_tasks_own_formula(tints, grey):
+    palette = Palette("cbcr", TINTS, tints.prior, tints.grey_lookup, grey)
+    picture = _pictures(1, 40, 30)[0]
+    painted = _painter(PaletteTask(Preprocess(grey=grey), palette)).colourize(picture, 16)
+    inside = ((painted > 0) & (painted < 255)).all(0)
+    error = (luma(painted[None], grey) - luma(picture[None], grey))[0, 0][inside].abs().max()
+    assert inside.float().mean() > 0.5
+    assert error <= 1 / 255
+
+
+def test_a_network_that_predicts_no_chroma_leaves_the_picture_grey():
+    picture = _pictures(1, 40, 30)[0]
+    painted = _constant_painter(LabRegression(GREY), [0.0, 0.0]).colourize(picture, 16)
+    wanted = (255 * luma(picture[None])[0]).round().expand(3, -1, -1)
+    assert (painted - wanted).abs().max() <= 1
+
+
+@pytest.mark.parametrize("predict_at", [1, 2, 4])
+def test_a_network_that_is_sure_of_one_tint_paints_it_at_every_size(tints, predict_at):
+    painter = _constant_painter(PaletteTask(GREY, tints, predict_at=predict_at), [50.0, -50.0])
+    for height, width in ((16, 16), (50, 35)):
+        picture = _pictures(1, height, width)[0]
+        painted = painter.colourize(picture, 16)
+        chroma = rgb_to_ycbcr(painted[None])[0, 1:].flatten(1).T
+        torch.testing.assert_close(chroma, TINTS[0].expand_as(chroma), atol=1 / 255, rtol=0)
+
+
+def test_colourize_shows_the_network_the_wanted_size(tints):
+    painter = _painter(PaletteTask(GREY, tints))
+    seen: list[tuple[int, ...]] = []
+    painter.model.register_forward_pre_hook(lambda _, args: seen.append(tuple(args[0].shape)))
+    for (height, width), size in (((60, 30), 16), ((30, 60), 16), ((64, 64), 32), ((10, 10), 32), ((64, 64), 1)):
+        painter.colourize(_pictures(1, height, width)[0], size)
+    assert seen == [(1, 1, 32, 16), (1, 1, 16, 32), (1, 1, 32, 32), (1, 1, 32, 32), (1, 1, 8, 8)]
+
+
+def test_colourize_at_the_trained_size_is_painting(tints):
+    painter = _painter(PaletteTask(GREY, tints))
+    picture = _pictures(1)
+    difference = painter.colourize(picture[0], 16).int() - painter.paint(picture)[0].int()
+    assert difference.abs().max() <= 1
+
+
+def test_grey_pictures_and_colour_pictures_of_the_same_grey_come_out_alike(tints):
+    grey = _pictures(1, 40, 30)[:, :1].expand(-1, 3, -1, -1).contiguous()
+    tinted = _recoloured(grey)
+    assert (tinted != grey).any(1).float().mean() > 0.2
+    painter = _painter(PaletteTask(GREY, tints))
+    # the network's smaller picture is rounded channel by channel, which moves its luma by at most half a level
+    assert (painter.colourize(tinted[0], 16).int() - painter.colourize(grey[0], 16).int()).abs().max() <= 3
+
+
+def test_the_model_is_placed_as_the_machine_wants_it(tints):
+    painter = _painter(PaletteTask(GREY, tints))
+    weights = [m.weight for m in painter.model.modules() if isinstance(m, nn.Conv2d) and m.weight.shape[2:] == (3, 3)]
+    assert all(w.is_contiguous(memory_format=torch.channels_last) for w in weights)
