@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 
 from .contract import PyramidEncoder, conv_norm_act, stage_channels
@@ -43,5 +45,5 @@ class CNNEncoder(PyramidEncoder):
     ):
         channels = stage_channels(width, depth)
         stages = [CNNStage(in_chans, channels[0], stride=1, convs=1)]
-        stages += [CNNStage(i, o, stride=2, convs=convs) for i, o in zip(channels[:-1], channels[1:], strict=True)]
+        stages += [CNNStage(i, o, stride=2, convs=convs) for i, o in pairwise(channels)]
         super().__init__(stages, channels, [2**i for i in range(depth)], num_classes, in_chans, global_pool, drop_rate)

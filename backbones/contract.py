@@ -51,17 +51,17 @@ class PyramidEncoder(nn.Module):
         self.grad_checkpointing = False
         self.apply(_initialise)
 
-    @torch.jit.ignore
+    @torch.jit.ignore()
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:
         """Regular expressions that sort parameters by depth, for layer-wise learning rates."""
         return {"stem": r"^stages\.0\.", "blocks": r"^stages\.(\d+)" if coarse else r"^stages\.(\d+)\.[a-z_]+\.(\d+)"}
 
-    @torch.jit.ignore
+    @torch.jit.ignore()
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Trades time for memory: activations of stages are computed again in the backward pass."""
         self.grad_checkpointing = enable
 
-    @torch.jit.ignore
+    @torch.jit.ignore()
     def get_classifier(self) -> nn.Module:
         return self.head.fc
 
@@ -131,7 +131,8 @@ def _take_indices(levels: int, indices: int | list[int] | None) -> tuple[list[in
     """The wanted levels as numbers from 0, and the deepest of them; None is all, an int n the last n."""
     wanted = range(levels) if indices is None else range(-indices, 0) if isinstance(indices, int) else indices
     take = [levels + i if i < 0 else i for i in wanted]
-    assert take and all(0 <= i < levels for i in take), f"indices {indices} do not fit {levels} feature levels."
+    fits = bool(take) and all(0 <= i < levels for i in take)
+    assert fits, f"indices {indices} do not fit {levels} feature levels."
     return take, max(take)
 
 

@@ -35,7 +35,7 @@ def fixed_picture(size: int) -> Tensor:
     return torch.stack(channels).to(torch.uint8)[None]
 
 
-def _fixed_features(encoder: nn.Module, size: int) -> Tensor:
+def _fixed_features(encoder: Any, size: int) -> Tensor:
     """Global averages of all stages for the fixed picture, float32 on the CPU, without autocast: (Σ channels,)."""
     training = encoder.training
     encoder.eval()
@@ -72,7 +72,7 @@ def save_backbone(
         json.dumps(card, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ArgumentError(f"card: it must be JSON with finite numbers ({error}).") from error
-    plain = build_from_spec(spec, preprocess.in_chans, image_size).to("cpu")
+    plain: Any = build_from_spec(spec, preprocess.in_chans, image_size).to("cpu")
     weights = {k: v.detach().cpu().contiguous() for k, v in encoder.state_dict().items() if k in plain.state_dict()}
     plain.load_state_dict(weights, strict=True)
     plain.preprocess = preprocess
@@ -98,7 +98,7 @@ def save_backbone(
     write_json(folder / "config.json", config)
 
 
-def _pretrained_cfg(encoder: nn.Module, preprocess: Preprocess, image_size: int) -> dict[str, Any]:
+def _pretrained_cfg(encoder: Any, preprocess: Preprocess, image_size: int) -> dict[str, Any]:
     known = encoder.pretrained_cfg
     channels = preprocess.in_chans
     return {
@@ -159,7 +159,7 @@ def load_backbone(folder: Path | str, *, device: torch.device | str | None = Non
         # first without memory: sizes that someone made up must not fill the machine
         with contextlib.suppress(ArgumentError), torch.device("meta"):
             _check_keys(build_from_spec(spec, preprocess.in_chans, size), weights, folder)
-        encoder = build_from_spec(spec, preprocess.in_chans, size)
+        encoder: Any = build_from_spec(spec, preprocess.in_chans, size)
     except ArgumentError as error:
         raise RunFolderError(f"{folder} describes an encoder that can't be made ({error}); save it again.") from None
     _load_strictly(encoder, weights, checksum, folder)

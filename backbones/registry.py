@@ -132,7 +132,7 @@ def create_backbone(
     if preprocess.in_chans != in_chans:
         raise ArgumentError(f"in_chans: {in_chans} does not fit a preprocessing that gives {preprocess.in_chans}.")
     spec = _resolve(name, stem, image_size, options)
-    encoder = build_from_spec(spec, in_chans, image_size)
+    encoder: Any = build_from_spec(spec, in_chans, image_size)
     encoder.preprocess, encoder.spec = preprocess, spec
     return encoder
 

@@ -1,4 +1,4 @@
-"""How does a timm model take small images? A 3 × 3 first convolution of stride 1, no pooling behind it, and honest `feature_info`."""
+"""How does a timm model take small images? A 3 × 3 first convolution of stride 1, no pooling behind it, honest `feature_info`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def shrink_stem(model: nn.Module) -> nn.Module:
     return model
 
 
-def measure_features(model: nn.Module, in_chans: int, size: int = _PROBE_SIZE) -> None:
+def measure_features(model: Any, in_chans: int, size: int = _PROBE_SIZE) -> None:
     """Rewrites `feature_info` with the channels and reductions that the model really has, by one forward pass.
 
     Raises:

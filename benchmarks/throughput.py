@@ -73,7 +73,9 @@ def ours(options: Options, compute: Compute, between: Callable[[int], None]) -> 
 
     def loss_of(batch: Batch) -> Loss:
         inputs, targets = task.split(batch)
-        return task.loss(model(compute.layout(inputs)), targets)
+        with compute.autocast():
+            predictions = model(compute.layout(inputs))
+        return task.loss(predictions, targets)
 
     settings = LoopSettings(epochs=options.rounds + 1)
     training = Training(model, optimizer, batches, loss_of, lambda: {"validation_loss": 0.0}, compute, settings)

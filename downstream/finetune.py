@@ -120,7 +120,10 @@ def fine_tune(
     settings = LoopSettings(epochs, warmup_epochs=min(1.0, epochs / 10), patience=patience, seed=seed)
 
     def loss_of(batch: Batch) -> Loss:
-        return _classification_loss(model(compute.layout(model.preprocess(batch.rgb))), batch.labels)
+        inputs = compute.layout(model.preprocess(batch.rgb))  # type: ignore[operator]
+        with compute.autocast():
+            logits = model(inputs)
+        return _classification_loss(logits, batch.labels)
 
     with RunLog(None, title, epochs * len(batches), quiet=quiet) as log:
         state = Training(model, optimizer, batches, loss_of, best.validate, compute, settings).run(log)
@@ -153,8 +156,7 @@ def _labelled_ids(
 
 def _classification_loss(logits: Float[Tensor, "b c"], labels: Int64[Tensor, " b"] | None) -> Loss:
     assert labels is not None
-    each = F.cross_entropy(logits.float(), labels, reduction="none")
-    return Loss(each.sum(), torch.tensor(float(each.numel()), device=each.device))
+    return Loss.mean_of(F.cross_entropy(logits.float(), labels, reduction="none"))
 
 
 @torch.inference_mode()

@@ -16,6 +16,7 @@ from ..data import class_balanced_subset
 from ..runtime.errors import ArgumentError, NotFiniteError
 from ..runtime.randomness import hash_permutation
 from .features import Layers, PrincipalAxes, paired_layers
+from .scores import confusion_counts, top_k_accuracy
 
 LEARNING_RATES = (0.03, 0.1, 0.3, 1.0)
 WEIGHT_DECAYS = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
@@ -146,7 +147,6 @@ def _result(probed: dict[str, _Probed], labels: Int64[Tensor, " m"], classes: in
     layer = max(probed, key=lambda name: probed[name].validation)
     _, (learning_rate, weight_decay), logits = probed[layer]
     predictions = logits.argmax(1)
-    confusion = torch.bincount(labels * classes + predictions, minlength=classes**2).view(classes, classes)
     return ProbeResult(
         top1=top_k_accuracy(logits, labels, 1),
         top5=top_k_accuracy(logits, labels, 5) if classes > 5 else None,
@@ -154,15 +154,10 @@ def _result(probed: dict[str, _Probed], labels: Int64[Tensor, " m"], classes: in
         learning_rate=learning_rate,
         weight_decay=weight_decay,
         per_layer=per_layer,
-        confusion=confusion.numpy(),
+        confusion=confusion_counts(predictions, labels, classes),
         predictions=predictions.numpy(),
         seed=seed,
     )
-
-
-def top_k_accuracy(logits: Float[Tensor, "m c"], labels: Int64[Tensor, " m"], k: int) -> float:
-    """Share of images, 0…1, whose class is among the k largest logits."""
-    return float((logits.topk(k, dim=1).indices == labels[:, None]).any(1).double().mean())
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ LOSSES = tuple(_REGRESSIONS)
 def _regression_loss(kind: str, predictions: Tensor, targets: Tensor) -> Loss:
     """Mean over all numbers; summed by ourselves, since the fused mean has no deterministic kernel everywhere."""
     each = _REGRESSIONS[kind](predictions.float(), targets, reduction="none")
-    return Loss(each.sum(), torch.tensor(float(each.numel()), device=each.device))
+    return Loss.mean_of(each)
 
 
 class RGBRegression:
@@ -200,7 +200,7 @@ class PaletteTask:
     def loss(self, predictions: Float[Tensor, "b k h w"], targets: Int64[Tensor, "b h w"]) -> Loss:
         # reduction="none" and our own sum: the fused mean over pixels has no deterministic kernel on CUDA
         each = F.cross_entropy(predictions.float(), targets, reduction="none")
-        return Loss(each.sum(), torch.tensor(float(each.numel()), device=each.device))
+        return Loss.mean_of(each)
 
     def expected_colour(self, logits: Float[Tensor, "b k h w"]) -> Float[Tensor, "b c h w"]:
         """The decoded colour in the palette's own space."""

@@ -57,11 +57,9 @@ def pretrain(config: PretrainConfig) -> Outcome:
     palette = _palette(config, source, kept)
     model, task = build_model(config, palette)
     painter = Painter(model, task, compute)
-    folder = RunFolder(config.folder) if config.resume else _start_folder(config, source)
-    if palette is not None and not config.resume:
-        write_json(folder.palette, palette.to_dict())
     judged = _judged_source(config, source, held, compute)
     shown = judged.gather(spread_ids(len(judged)))
+    folder = _go_on(config, source) if config.resume else _start_folder(config, source, palette)
     epochs = _train(config, painter, batches, source.subset(held), shown, folder)
     Checkpoints(folder.checkpoints).load_best(model)
     _save_encoder(config, painter, source, folder, epochs)
@@ -130,8 +128,18 @@ def _palette(config: PretrainConfig, source: ImageSource, kept: torch.Tensor) ->
     )
 
 
-def _start_folder(config: PretrainConfig, source: ImageSource) -> RunFolder:
-    return RunFolder.create(
+def _go_on(config: PretrainConfig, source: ImageSource) -> RunFolder:
+    """The folder of the run that is resumed; its data must be what it was."""
+    folder = RunFolder.open(config.folder)
+    was = folder.config.get("data", {}).get("fingerprint")
+    if was != source.fingerprint:
+        raise DataError(f"--resume: {config.data} has changed since the run was started; start a new run in another --out.")
+    return folder
+
+
+def _start_folder(config: PretrainConfig, source: ImageSource, palette: Palette | None) -> RunFolder:
+    """A fresh folder; made last of all, so that whatever was wrong before leaves nothing behind."""
+    folder = RunFolder.create(
         config.folder,
         {
             "verb": "pretrain",
@@ -144,6 +152,9 @@ def _start_folder(config: PretrainConfig, source: ImageSource) -> RunFolder:
             },
         },
     )  # fmt: skip
+    if palette is not None:
+        write_json(folder.palette, palette.to_dict())
+    return folder
 
 
 def _train(
@@ -161,14 +172,15 @@ def _train(
 
     def loss_of(batch: Batch) -> Loss:
         inputs, targets = task.split(batch)
-        return task.loss(model(compute.layout(inputs)), targets)
+        with compute.autocast():
+            predictions = model(compute.layout(inputs))
+        return task.loss(predictions, targets)
 
     @torch.inference_mode()
     def validate() -> dict[str, float]:
         sums = torch.zeros(2, device=compute.device)
         for batch in Batches(held, 256, seed=0, augment="none", shuffle=False, drop_last=False).epoch(0):
-            with compute.autocast():
-                loss = loss_of(batch)
+            loss = loss_of(batch)
             sums += torch.stack([loss.numerator, loss.denominator])
         return {"validation_loss": float(sums[0] / sums[1])}
 

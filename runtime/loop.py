@@ -36,6 +36,18 @@ class Loss(NamedTuple):
     numerator: Tensor
     denominator: Tensor
 
+    @classmethod
+    def mean_of(cls, each: Tensor) -> Loss:
+        """The mean of all numbers in a tensor.
+
+        Summed here and not by a fused mean, which for pixels has no deterministic kernel on CUDA; the count is made on the device,
+        so that nothing waits for it.
+
+        >>> Loss.mean_of(torch.tensor([[1.0, 2.0], [3.0, 6.0]]))
+        Loss(numerator=tensor(12.), denominator=tensor(4.))
+        """
+        return cls(each.sum(), each.new_full((), each.numel()))
+
 
 @runtime_checkable
 class PictureBatch(Protocol):
@@ -128,7 +140,7 @@ class Training(Generic[BatchT]):
         model: all parameters that are trained, already placed on the device.
         optimizer: over the model's parameters; each group's `lr` is its peak.
         batches: the training batches.
-        loss_of: a batch to its :class:`Loss`; runs under autocast.
+        loss_of: a batch to its :class:`Loss`; puts the network's forward pass, and only that, under autocast.
         validate: to a dict with at least `validation_loss`; called after each epoch with the model in evaluation mode.
         compute: device and precision.
         settings: how long and how carefully.
@@ -217,8 +229,7 @@ class Training(Generic[BatchT]):
         self.optimizer.zero_grad(set_to_none=True)
         first, total = None, None
         for batch in group:
-            with self.compute.autocast():
-                loss = self.loss_of(batch)
+            loss = self.loss_of(batch)
             denominator = sum_over_processes(loss.denominator.detach())
             # gradients are scaled by the first batch's denominator and put right below, when the sum of all is known
             first = denominator if first is None else first

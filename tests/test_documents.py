@@ -6,7 +6,10 @@ import doctest
 import importlib
 import pkgutil
 import re
+import sys
+import types
 from pathlib import Path
+from typing import Any
 
 import pretint
 import pytest
@@ -27,6 +30,14 @@ def blocks(path: Path) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
 
 
+def run_blocks(path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Runs a document's blocks as one module, which is what registering an encoder with timm needs."""
+    module = types.ModuleType("document")
+    monkeypatch.setitem(sys.modules, "document", module)
+    exec(compile("\n".join(blocks(path)), str(path), "exec"), vars(module))
+    return vars(module)
+
+
 def test_the_guide_to_extending_runs_as_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     from pretint.data import sources
     from pretint.pretext import tasks
@@ -34,5 +45,19 @@ def test_the_guide_to_extending_runs_as_printed(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tasks, "TASKS", dict(tasks.TASKS))
     monkeypatch.setattr(sources, "_registered", dict(sources._registered))
-    exec(compile("\n".join(blocks(ROOT / "docs" / "extending.md")), "docs/extending.md", "exec"), {"__name__": "extending"})
+    run_blocks(ROOT / "docs" / "extending.md", monkeypatch)
     assert (tmp_path / "runs" / "own" / "results.json").is_file()
+
+
+def test_the_python_in_the_readme_runs_as_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from pretint.backbones import create_backbone, save_backbone
+    from pretint.data import make_toy, sources
+
+    monkeypatch.chdir(tmp_path)
+    save_backbone(create_backbone("pretint_unet"), tmp_path / "runs" / "a" / "encoder")
+    toy = {split: make_toy(split, n=600) for split in ("train", "test")}
+    monkeypatch.setattr(sources, "make_toy", lambda split, **_: toy[split])
+    names = run_blocks(ROOT / "README.md", monkeypatch)
+    assert names["features"].shape == (8, 256)
+    assert names["model"].get_classifier().out_features == 10
+    assert (tmp_path / "runs" / "b" / "encoder" / "model.safetensors").is_file()

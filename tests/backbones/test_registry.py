@@ -163,9 +163,9 @@ def test_a_model_of_fixed_size_is_made_at_the_image_size():
 
 
 def test_a_stem_that_can_not_shrink_is_refused():
-    with pytest.raises(ArgumentError, match="stem: Linear has no single first convolution.*stock"):
+    with pytest.raises(ArgumentError, match=r"stem: Linear has no single first convolution.*stock"):
         shrink_stem(nn.Linear(2, 2))
-    with pytest.raises(ArgumentError, match="32|64"):
+    with pytest.raises(ArgumentError, match=r"32|64"):
         create_backbone("timm/vit_tiny_patch16_224", stem="small")
 
 
@@ -188,13 +188,13 @@ def test_names_that_point_elsewhere_are_unknown(name):
 
 
 def test_a_mistyped_stem_gives_the_closest():
-    with pytest.raises(UnknownNameError, match="stem: 'smal' .*did you mean 'small'"):
+    with pytest.raises(UnknownNameError, match=r"stem: 'smal' .*did you mean 'small'"):
         create_backbone("timm/resnet18", stem="smal")
 
 
 @pytest.mark.parametrize("value", [0, -3, 5000, 2.5, "8", True, None])
 def test_sizes_out_of_range_are_refused(value):
-    with pytest.raises(ArgumentError, match="width: .* must be a whole number from 1 to 4096"):
+    with pytest.raises(ArgumentError, match=r"width: .* must be a whole number from 1 to 4096"):
         create_backbone("pretint_unet", width=value)
 
 

@@ -404,7 +404,7 @@ def test_options_that_do_not_fit_are_refused(rgb_palette, name, options, says):
 
 
 def test_a_palette_task_without_a_palette_is_refused():
-    with pytest.raises(ArgumentError, match="task: palette .*'palette'"):
+    with pytest.raises(ArgumentError, match=r"task: palette .*'palette'"):
         create_task("palette", GREY)
 
 
