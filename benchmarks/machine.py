@@ -17,7 +17,15 @@ import pretint
 def describe() -> str:
     """Processor or GPU, cores, versions, and the command."""
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
-    versions = f"Pretint {pretint.__version__}, torch {torch.__version__}, timm {timm.__version__}, Python {platform.python_version()}"
+    versions = ", ".join(
+        f"{name} {version}"
+        for name, version in (
+            ("Pretint", pretint.__version__),
+            ("torch", torch.__version__),
+            ("timm", timm.__version__),
+            ("Python", platform.python_version()),
+        )
+    )
     command = shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
     return f"{name}, {len(os.sched_getaffinity(0))} cores, {torch.get_num_threads()} threads; {versions}; `{command}`"
 

@@ -19,14 +19,15 @@ from statistics import median
 import torch
 import tyro
 from machine import describe
+from timm.optim import param_groups_weight_decay
+
 from pretint.backbones import Preprocess, create_backbone
 from pretint.colour import build_palette
 from pretint.data import Batch, Batches, make_toy
 from pretint.pretext import PaletteTask, PretextModel
 from pretint.runtime.device import Compute
-from pretint.runtime.loop import Loss, LoopSettings, Training
+from pretint.runtime.loop import LoopSettings, Loss, Training
 from pretint.runtime.runlog import RunLog
-from timm.optim import param_groups_weight_decay
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,9 @@ class Options:
     rounds: int = 5
 
 
-def make(options: Options, compute: Compute, images: int) -> tuple[PretextModel, PaletteTask, Batches, torch.optim.Optimizer]:
+def make(
+    options: Options, compute: Compute, images: int
+) -> tuple[PretextModel, PaletteTask, Batches, torch.optim.Optimizer]:
     source = make_toy("train", n=images).to(compute.device)
     palette = build_palette(lambda: iter([source.images]), 24, "rgb")
     task = PaletteTask(Preprocess(), palette)

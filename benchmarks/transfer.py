@@ -15,6 +15,7 @@ from typing import Any
 
 import tyro
 from machine import describe
+
 from pretint.recipes import PretrainConfig, ProbeConfig, ReportConfig, pretrain, probe, report
 from pretint.runtime.results import read_results
 from pretint.runtime.runfolder import RunFolder
@@ -62,7 +63,9 @@ def make_run(name: str, settings: dict[str, Any], options: Options) -> Path:
 
 def print_table(folders: list[Path]) -> None:
     print(describe(), end="\n\n")
-    print("| run | training | bits/pixel | grey lookup | ab-RMSE | all grey | ΔM3 | linear top-1 | layer | random | gain |")
+    print(
+        "| run | training | bits/pixel | grey lookup | ab-RMSE | all grey | ΔM3 | linear top-1 | layer | random | gain |"
+    )
     print("|---|---|---|---|---|---|---|---|---|---|---|")
     for path in folders:
         folder, results = RunFolder.open(path), read_results(path)

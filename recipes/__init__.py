@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .pretraining import pretrain
     from .probing import ProbeConfig, probe
     from .reporting import ReportConfig, report
+    from .settings import PretrainConfig
 
 _HOME = {
     "BackbonesConfig": "catalogue", "backbones": "catalogue", "TasksConfig": "catalogue", "tasks": "catalogue",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from dataclasses import dataclass
+from typing import Any
 
 from rich.table import Table
 from tyro.conf import Positional
@@ -43,7 +44,7 @@ def backbones(config: BackbonesConfig) -> Outcome:
     table = Table("backbone", "what", "parameters", "channels", "reductions")
     rows = []
     for name in names:
-        row = {"name": name, "what": OUR_BACKBONES.get(name, "from timm")}
+        row: dict[str, Any] = {"name": name, "what": OUR_BACKBONES.get(name, "from timm")}
         if name in OUR_BACKBONES:
             encoder = create_backbone(name)
             row |= {

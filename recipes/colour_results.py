@@ -49,4 +49,4 @@ def spread_ids(images: int) -> Int64[Tensor, " n"]:
 
 def _save_arrays(path: Any, arrays: dict[str, np.ndarray]) -> None:
     with open(path, "wb") as file:
-        np.savez_compressed(file, **arrays)
+        np.savez_compressed(file, allow_pickle=False, **arrays)

@@ -133,7 +133,9 @@ def _go_on(config: PretrainConfig, source: ImageSource) -> RunFolder:
     folder = RunFolder.open(config.folder)
     was = folder.config.get("data", {}).get("fingerprint")
     if was != source.fingerprint:
-        raise DataError(f"--resume: {config.data} has changed since the run was started; start a new run in another --out.")
+        raise DataError(
+            f"--resume: {config.data} has changed since the run was started; start a new run in another --out."
+        )
     return folder
 
 

@@ -44,7 +44,7 @@ class PretrainConfig(MachineOptions, DataOptions):
         temperature: of the annealed mean, above 0 and at most 1.
         loss: mse, l1 or huber, for regression.
         keep_luma: paint with the input's own luma, for rgb-regression.
-        bounded: bound ab by tanh, for lab-regression.
+        bounded: bound ab by tanh, for lab-regression; --no-bounded leaves it free.
         predict_at: 1, 2 or 4: predict at full, half or quarter resolution.
         skips: encoder levels above the deepest that the decoder sees; all by default.
         batch_size: images a step.

@@ -11,8 +11,9 @@ import types
 from pathlib import Path
 from typing import Any
 
-import pretint
 import pytest
+
+import pretint
 
 ROOT = Path(pretint.__file__).parent
 MODULES = [m.name for m in pkgutil.walk_packages(pretint.__path__, "pretint.") if m.name.split(".")[1] in (

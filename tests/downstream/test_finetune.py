@@ -7,12 +7,13 @@ import copy
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import confusion_matrix
+
 from pretint.backbones import create_backbone
 from pretint.data import TensorSource
 from pretint.downstream import fine_tune
 from pretint.runtime.device import Compute
 from pretint.runtime.errors import ArgumentError, DataError
-from sklearn.metrics import confusion_matrix
 
 CPU = Compute(torch.device("cpu"), bf16=False)
 
@@ -88,7 +89,10 @@ def test_discriminative_rates_move_early_layers_less(encoder: torch.nn.Module, m
     monkeypatch.setattr(finetune.copy, "deepcopy", lambda x, _copy=copy.deepcopy: models.append(_copy(x)) or models[-1])
     tune(encoder, epochs=1, min_steps=1, layer_decay=0.5)
     model = models[0]
-    rates = [seen[0][id(p)] for p in (next(model.stages[0].parameters()), next(model.stages[2].parameters()), model.head.fc.weight)]
+    rates = [
+        seen[0][id(p)]
+        for p in (next(model.stages[0].parameters()), next(model.stages[2].parameters()), model.head.fc.weight)
+    ]
     assert rates[0] < rates[1] < rates[2] == 5e-3
 
 

@@ -475,3 +475,10 @@ def test_lab_painting_takes_its_lightness_from_the_grey_picture():
     painted = task.paint(torch.tensor([20.0, -30.0]).view(1, 2, 1, 1) / 128, grey)
     wanted = lab_to_rgb(torch.tensor([50.03, 20.0, -30.0]).view(1, 3, 1, 1))
     torch.testing.assert_close(painted, wanted, atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize("predict_at", PREDICT_AT)
+def test_the_border_of_an_odd_side_is_averaged_over_what_is_there(predict_at):
+    flat = torch.tensor(COLOURS[0], dtype=torch.uint8).view(1, 3, 1, 1).expand(1, 3, 9, 11).contiguous()
+    _, targets = RGBRegression(GREY, predict_at=predict_at).split(_batch(flat))
+    assert torch.equal(to_uint8(targets), flat[..., : targets.shape[-2], : targets.shape[-1]])

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from pretint.data import make_toy
 from pretint.recipes import PretrainConfig, pretrain
 

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
 from pretint.backbones import load_backbone
 from pretint.colour import luma
 from pretint.recipes import (
@@ -34,7 +36,6 @@ from pretint.runtime.errors import ArgumentError, DataError, PretintError
 from pretint.runtime.loop import Interrupted
 from pretint.runtime.results import read_results
 from pretint.runtime.runfolder import RunFolder
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from .conftest import save_npz, small_config
 
@@ -46,7 +47,16 @@ def run_copy(small_run: Path, tmp_path: Path) -> Path:
 
 def test_a_run_folder_holds_all_that_later_verbs_need(small_run: Path):
     names = {path.name for path in small_run.iterdir()}
-    assert names >= {"config.json", "metrics.csv", "checkpoints", "encoder", "figures", "results.json", "palette.json", "tensorboard"}
+    assert names >= {
+        "config.json",
+        "metrics.csv",
+        "checkpoints",
+        "encoder",
+        "figures",
+        "results.json",
+        "palette.json",
+        "tensorboard",
+    }
     rows = RunFolder.open(small_run).read_metrics()
     assert [row["epoch"] for row in rows] == [1, 2]
     assert all(math.isfinite(value) for row in rows for value in row.values())
@@ -59,7 +69,9 @@ def test_a_run_folder_holds_all_that_later_verbs_need(small_run: Path):
 def test_tensorboard_has_the_curves_and_the_pictures(small_run: Path):
     events = EventAccumulator(str(small_run / "tensorboard")).Reload()
     logged = [event.value for event in events.Scalars("validation_loss")]
-    assert logged == pytest.approx([row["validation_loss"] for row in RunFolder.open(small_run).read_metrics()], rel=1e-5)
+    assert logged == pytest.approx(
+        [row["validation_loss"] for row in RunFolder.open(small_run).read_metrics()], rel=1e-5
+    )
     assert len(events.Images("grey, painted, true")) == 2
 
 
@@ -148,7 +160,9 @@ def test_report_and_runs_show_the_run(run_copy: Path, tmp_path: Path):
     assert row["task"] == "palette"
 
 
-@pytest.mark.parametrize("settings", [{}, {"task": "rgb-regression", "precision": "bf16"}, {"accumulate": 2, "predict_at": 2}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"task": "rgb-regression", "precision": "bf16"}, {"accumulate": 2, "predict_at": 2}]
+)
 def test_an_interrupted_run_resumed_equals_one_that_was_not(small_data: Path, tmp_path: Path, monkeypatch, settings):
     from pretint.runtime import loop
 

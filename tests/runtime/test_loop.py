@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import signal
@@ -156,4 +157,4 @@ def test_cosine_factor_rises_linearly_and_ends_near_zero():
     assert factors[10] == 1.0
     assert factors[55] == pytest.approx(0.5, abs=1e-9)
     assert factors[99] < 1e-3
-    assert all(a >= b for a, b in zip(factors[10:], factors[11:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(factors[10:]))
