@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,6 +62,23 @@ def positive(config: Any, *names: str) -> None:
         value = getattr(config, name)
         if value is not None and not value > 0:
             raise ArgumentError(f"--{name.replace('_', '-')}: {value} must be above 0.")
+
+
+def command_line(verb: str, config: Any) -> str:
+    """The command that does what a config says, with every setting that is not the default.
+
+    >>> command_line("pretrain", MachineOptions(device="cpu", json=True))
+    'pretint pretrain --device cpu --json'
+    """
+    words = ["pretint", verb]
+    for f in fields(config):
+        value, option = getattr(config, f.name), f.name.replace("_", "-")
+        if value == f.default:
+            continue
+        words += (
+            [f"--{option}" if value else f"--no-{option}"] if isinstance(value, bool) else [f"--{option}", str(value)]
+        )
+    return shlex.join(words)
 
 
 def plain(config: Any) -> dict[str, Any]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import platform
-import shlex
-import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -29,7 +27,7 @@ from ..runtime.runfolder import RunFolder
 from ..runtime.runlog import RunLog, note
 from .colour_results import measure_colour, save_pictures, spread_ids
 from .opening import build_model, needs_palette, read_palette, read_settings
-from .options import Outcome, plain
+from .options import Outcome, command_line, plain
 from .settings import PretrainConfig
 
 _BATCH_OF_PASSES = 4096
@@ -145,7 +143,7 @@ def _start_folder(config: PretrainConfig, source: ImageSource, palette: Palette 
         config.folder,
         {
             "verb": "pretrain",
-            "command": shlex.join(["pretint", *sys.argv[1:]]) if sys.argv[1:2] == ["pretrain"] else None,
+            "command": command_line("pretrain", config),
             "settings": plain(config),
             "data": {"name": source.name, "fingerprint": source.fingerprint, "images": len(source), "broken": len(source.broken)},
             "started": datetime.now(UTC).isoformat(timespec="seconds"),

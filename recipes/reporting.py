@@ -47,8 +47,8 @@ def report(config: ReportConfig) -> Outcome:
     path = write_report(
         [_report_run(folder, folders) for folder in folders], config.out or folders[0].path / "report.html"
     )
-    rows = [row for folder in folders for row in read_results(folder.path)["transfer"]]
-    tables = [transfer_table(rows)] if rows else []
+    rows = {str(folder.path): read_results(folder.path)["transfer"] for folder in folders}
+    tables = [transfer_table(found, f"Transfer: {name}") for name, found in rows.items() if found]
     return Outcome({"report": str(path), "transfer": rows}, tables, [f"Report: {path}"])
 
 
