@@ -64,10 +64,8 @@ def make_run(name: str, settings: dict[str, Any], options: Options) -> Path:
 def print_table(folders: list[Path]) -> None:
     print(describe(), end="\n\n")
     print(
-        print(
-            "| run | training | bits/pixel (grey lookup) | ab-RMSE (all grey) | ΔM3 "
-            "| best stage | random | gain | all stages | random | gain |"
-        )
+        "| run | training | bits/pixel (grey lookup) | ab-RMSE (all grey) | ΔM3 "
+        "| best stage | random | gain | all stages | random | gain |"
     )
     print("|---|---|---|---|---|---|---|---|---|---|---|")
     for path in folders:
