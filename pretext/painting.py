@@ -16,6 +16,8 @@ from ..runtime.device import Compute
 from .model import PretextModel
 from .tasks import Task
 
+_LONGEST_SIDES = 16
+
 
 class Painter:
     """A trained model with its task; paints in evaluation mode, and looks at nothing of a picture but its grey.
@@ -64,7 +66,8 @@ class Painter:
         rgb = picture[None].to(self.compute.device)
         height, width = rgb.shape[-2:]
         scale = max(size, SMALLEST_SIZE) / min(height, width)
-        small_size = (max(SMALLEST_SIZE, round(height * scale)), max(SMALLEST_SIZE, round(width * scale)))
+        longest = _LONGEST_SIDES * max(size, SMALLEST_SIZE)  # a picture of one row must not become a band without end
+        small_size = [min(max(SMALLEST_SIZE, round(side * scale)), longest) for side in (height, width)]
         small = to_uint8(F.interpolate(to_float(rgb), size=small_size, mode="bilinear", antialias=True).clamp(0, 1))
         painted = self.task.paint(self.predict(small), small)
         large = F.interpolate(painted, size=(height, width), mode="bicubic", align_corners=False).clamp(0, 1)

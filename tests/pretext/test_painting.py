@@ -177,9 +177,17 @@ def test_colourize_shows_the_network_the_wanted_size(tints):
     painter = _painter(PaletteTask(GREY, tints))
     seen: list[tuple[int, ...]] = []
     painter.model.register_forward_pre_hook(lambda _, args: seen.append(tuple(args[0].shape)))
-    for (height, width), size in (((60, 30), 16), ((30, 60), 16), ((64, 64), 32), ((10, 10), 32), ((64, 64), 1)):
+    for (height, width), size in (
+        ((60, 30), 16),
+        ((30, 60), 16),
+        ((64, 64), 32),
+        ((10, 10), 32),
+        ((64, 64), 1),
+        ((1, 900), 8),
+    ):
         painter.colourize(_pictures(1, height, width)[0], size)
-    assert seen == [(1, 1, 32, 16), (1, 1, 16, 32), (1, 1, 32, 32), (1, 1, 32, 32), (1, 1, 8, 8)]
+    # the last: a picture of one row is shown to the network at most 16 times as long as high
+    assert seen == [(1, 1, 32, 16), (1, 1, 16, 32), (1, 1, 32, 32), (1, 1, 32, 32), (1, 1, 8, 8), (1, 1, 8, 128)]
 
 
 def test_colourize_at_the_trained_size_is_painting(tints):
