@@ -46,6 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        print(
+            f"pretint: {error.filename or 'a file'}: {error.strerror or error}; make it writable or free some room.",
+            file=sys.stderr,
+        )
+        return 2
 
 
 def _run(verb: str, words: list[str]) -> int:

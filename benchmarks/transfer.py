@@ -17,6 +17,7 @@ import tyro
 from machine import describe
 
 from pretint.recipes import PretrainConfig, ProbeConfig, ReportConfig, pretrain, probe, report
+from pretint.recipes.options import plain
 from pretint.runtime.results import read_results
 from pretint.runtime.runfolder import RunFolder
 
@@ -50,11 +51,12 @@ class Options:
 
 def make_run(name: str, settings: dict[str, Any], options: Options) -> Path:
     folder = options.out / name
-    if not (folder / "results.json").exists():
-        config = PretrainConfig(
-            data=options.data, backbone=options.backbone, width=options.width, epochs=options.epochs, seed=options.seed,
-            paint_every=1, out=folder, overwrite=True, **settings,
-        )  # fmt: skip
+    config = PretrainConfig(
+        data=options.data, backbone=options.backbone, width=options.width, epochs=options.epochs, seed=options.seed,
+        paint_every=1, out=folder, overwrite=True, **settings,
+    )  # fmt: skip
+    finished = (folder / "results.json").exists()
+    if not finished or RunFolder.open(folder).config["settings"] != plain(config):
         pretrain(config)
     if not read_results(folder)["transfer"]:
         probe(ProbeConfig(run=folder, seed=options.seed))

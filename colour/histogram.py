@@ -134,7 +134,7 @@ def fit_palette(histogram: Histogram, k: int = 24, space: str = "rgb", seed: int
     """
     check_space(space)
     if k < 2:
-        raise ArgumentError(f"k: a palette needs at least 2 colours, got {k}.")
+        raise ArgumentError(f"colours: a palette needs at least 2 colours, got {k}.")
     colours = histogram.colours()
     coordinates = to_palette_space(colours.t()[None, :, :, None], space)[0, :, :, 0].t().to(torch.float64).numpy()
     points, weights = _merge_equal(coordinates, histogram.counts.numpy(), _SAME_COLOUR[space])
@@ -155,11 +155,11 @@ def _too_few_colours(histogram: Histogram, k: int, distinct: int, space: str) ->
     if space in ("ab", "cbcr") and distinct == 1:
         grey = bool((histogram.sums == histogram.sums[:, :1]).all())
         what = "the pictures are all grey" if grey else "the pictures have one chroma only"
-        return f"k: {k} colours were asked for in the space {space!r}, but {what}; give colour pictures."
+        return f"colours: {k} were asked for in the space {space!r}, but {what}; give colour pictures."
     kind = "chromas" if space in ("ab", "cbcr") else "colours"
-    mend = f"choose k from 2 to {distinct}" if distinct >= 2 else "give pictures of more colours"
+    mend = f"choose from 2 to {distinct}" if distinct >= 2 else "give pictures of more colours"
     return (
-        f"k: {k} colours were asked for, but the pictures hold only {distinct} distinct {kind} "
+        f"colours: {k} were asked for, but the pictures hold only {distinct} distinct {kind} "
         f"at {histogram.bits} bits a channel; {mend}."
     )
 

@@ -124,5 +124,5 @@ def _stop_if_too_broken(broken: list[str], total: int, where: str, max_broken: f
         first = "; ".join(broken[:3]) + ("; …" if len(broken) > 3 else "")
         raise DataError(
             f"data: at least {len(broken)} of {total} pictures in {where} are broken, over {100 * max_broken:.3g} % "
-            f"({first}); mend or remove them, or allow more with max_broken."
+            f"({first}); mend or remove them, or allow more with --max-broken."
         )

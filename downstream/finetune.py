@@ -109,7 +109,7 @@ def fine_tune(
     model.reset_classifier(classes)  # type: ignore[operator]
     model = compute.place(model)
     chosen = train.subset(ids)
-    batch_size = max(1, min(batch_size, len(kept) // _BATCHES_AT_LEAST))
+    batch_size = max(2, min(batch_size, len(kept) // _BATCHES_AT_LEAST))
     batches = Batches(chosen.subset(kept), batch_size, seed=seed, augment=augment, device=compute.device)
     epochs = max(epochs, math.ceil(min_steps / len(batches)))
     groups = param_groups_layer_decay(model, weight_decay, layer_decay=layer_decay)

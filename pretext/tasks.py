@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
+from einops import einsum
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
@@ -209,7 +210,7 @@ class PaletteTask:
             return centres[logits.argmax(1)].permute(0, 3, 1, 2)
         temperature = self.temperature if self.decode == "annealed" else 1.0
         weights = (logits.float() / temperature).softmax(1)
-        return torch.einsum("bkhw,kc->bchw", weights, centres)
+        return einsum(weights, centres, "b k h w, k c -> b c h w")
 
     def paint(self, predictions: Float[Tensor, "b k h2 w2"], rgb: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
         grey = luma(shrink(rgb, self.predict_at), self.grey)

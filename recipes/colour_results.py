@@ -25,7 +25,15 @@ def measure_colour(painter: Painter, source: ImageSource, split: str) -> dict[st
     quality = ColourQuality(task.palette)
     for true, painted, predictions in painter.predictions(source, torch.arange(len(source))):
         quality.update(painted, true, predictions if task.palette is not None else None, task.grey)
-    return {"data": source.name, "split": split, "task": task.name, "images": len(source), **quality.compute()}
+    palette = None if task.palette is None else f"{task.palette.space}-{task.palette.size}"
+    about = {
+        "data": source.name,
+        "fingerprint": source.fingerprint,
+        "split": split,
+        "task": task.name,
+        "palette": palette,
+    }
+    return {**about, "images": len(source), **quality.compute()}
 
 
 def save_pictures(

@@ -46,18 +46,17 @@ def colourize(config: ColourizeConfig) -> Outcome:
     Raises:
         DataError: a path is missing, or no picture could be read. Unreadable pictures among others are skipped and listed.
     """
-    found = [pair for path in config.pictures for pair in _found(path)]
+    found = _with_targets([pair for path in config.pictures for pair in _found(path)], config.out)
     compute = Compute.choose(config.device, config.precision)
     run = open_run(config.run, compute)
     painted, broken = [], []
-    for path, relative in found:
+    for path, target in found.items():
         try:
             rgb = torch.from_numpy(decode_image(path, None))
         except BrokenImageError as error:
             broken.append(f"{path}: {error}")
             continue
         result = run.painter.colourize(rgb, config.size or run.config.image_size)
-        target = config.out / relative.with_suffix(".png")
         picture = Image.fromarray(result.permute(1, 2, 0).numpy())
         write_atomically(target, lambda p, picture=picture: picture.save(p, format="PNG"))
         painted.append(str(target))
@@ -66,6 +65,19 @@ def colourize(config: ColourizeConfig) -> Outcome:
     if not painted:
         raise DataError(f"None of the {len(found)} pictures could be read; JPEG, PNG, WebP, BMP and GIF are.")
     return Outcome({"painted": painted, "skipped": broken}, [], [f"Painted {len(painted)} pictures into {config.out}."])
+
+
+def _with_targets(found: list[tuple[Path, Path]], out: Path) -> dict[Path, Path]:
+    """Where each picture goes; nothing that was named is written over, and no two go to one file."""
+    inputs, taken, targets = {path.resolve() for path, _ in found}, {}, {}
+    for path, relative in found:
+        target = out / relative.with_suffix(".png")
+        if target.resolve() in inputs:
+            raise ArgumentError(f"--out: {target} is one of the pictures to paint; name another folder.")
+        if taken.setdefault(target, path) != path:
+            raise ArgumentError(f"pictures: {taken[target]} and {path} would both become {target}; paint them apart.")
+        targets[path] = target
+    return targets
 
 
 def _found(path: Path) -> list[tuple[Path, Path]]:

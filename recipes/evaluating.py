@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tyro.conf import Positional
 
-from ..data import available_splits, open_source
+from ..data import ImageSource, available_splits, hold_out, open_source
 from ..evaluation import colour_table
 from ..runtime.device import Compute
 from ..runtime.results import add_results
 from .colour_results import measure_colour, save_pictures, spread_ids
-from .opening import open_run
+from .opening import Run, open_run
 from .options import DataOptions, MachineOptions, Outcome
-from .pretraining import report_broken
+from .pretraining import judged_source, open_training_source, report_broken
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,8 @@ class EvaluateConfig(MachineOptions, DataOptions):
 
     Attributes:
         run: the run's folder.
-        data: what to paint: the test split where there is one, else all images; the run's own data by default.
+        data: what to paint: the test split where there is one, else all images; by default the run's own test split, or
+            the images it held out.
         unlabelled: take a folder's images as they are, without classes.
     """
 
@@ -32,15 +33,20 @@ class EvaluateConfig(MachineOptions, DataOptions):
     unlabelled: bool = False
 
 
-def evaluate(config: EvaluateConfig) -> Outcome:
-    """Measures colour quality on a data set and adds it to `results.json`.
+def _own_images(run: Run, config: EvaluateConfig, compute: Compute) -> tuple[ImageSource, str]:
+    """The run's test split, or the images that it held out from training."""
+    settings = replace(run.config, root=config.root or run.config.root, max_broken=config.max_broken)
 
-    Raises:
-        PretintError: the run or the data can't be used.
-    """
-    compute = Compute.choose(config.device, config.precision)
-    run = open_run(config.run, compute)
-    data = config.data or run.config.data
+    def held_out() -> ImageSource:
+        source = open_training_source(settings, compute)
+        return source.subset(hold_out(source, settings.holdout, settings.seed)[1].to(compute.device))
+
+    source = judged_source(settings, held_out, compute)
+    return source, "test" if source.split == "test" else "held-out"
+
+
+def _other_images(data: str, run: Run, config: EvaluateConfig, compute: Compute) -> tuple[ImageSource, str]:
+    """The test split of other data, or all of it."""
     split = "test" if "test" in available_splits(data, config.root) else "train"
     source = open_source(
         data,
@@ -51,8 +57,22 @@ def evaluate(config: EvaluateConfig) -> Outcome:
         max_broken=config.max_broken,
     )
     report_broken(source)
-    source = source.to(compute.device)
+    return source.to(compute.device), split
+
+
+def evaluate(config: EvaluateConfig) -> Outcome:
+    """Measures colour quality on a data set and adds it to `results.json`.
+
+    Raises:
+        PretintError: the run or the data can't be used.
+    """
+    compute = Compute.choose(config.device, config.precision)
+    run = open_run(config.run, compute)
+    if config.data is None:
+        source, split = _own_images(run, config, compute)
+    else:
+        source, split = _other_images(config.data, run, config, compute)
     entry = measure_colour(run.painter, source, split)
-    save_pictures(run.folder, f"{source.name}-{split}", source.gather(spread_ids(len(source))), run.painter)
+    save_pictures(run.folder, f"evaluate-{source.name}-{split}", source.gather(spread_ids(len(source))), run.painter)
     results = add_results(run.folder.path, "colour", [entry])
     return Outcome({"run": str(config.run), **results}, [colour_table(entry)])

@@ -13,7 +13,7 @@ from ..downstream import fine_tune
 from ..evaluation import transfer_row, transfer_table
 from ..runtime.errors import ArgumentError, UnknownNameError
 from ..runtime.results import add_results
-from .options import Outcome
+from .options import Outcome, not_negative
 from .transfer_data import Judged, TransferOptions, open_judged
 
 
@@ -43,6 +43,7 @@ class FinetuneConfig(TransferOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        not_negative(self, "weight_decay")
         if self.augment not in AUGMENTATIONS:
             raise UnknownNameError("--augment", self.augment, AUGMENTATIONS)
         if not 0 < self.layer_decay <= 1:

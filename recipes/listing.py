@@ -9,6 +9,7 @@ from typing import Any
 from rich.table import Table
 from tyro.conf import Positional
 
+from ..runtime.errors import RunFolderError
 from ..runtime.results import read_results
 from ..runtime.runfolder import RunFolder, find_runs
 from .options import Outcome
@@ -33,13 +34,18 @@ def runs(config: RunsConfig) -> Outcome:
     Raises:
         RunFolderError: the folder is missing.
     """
-    rows = [_summary(run) for run in find_runs(config.folder)]
+    rows, damaged = [], []
+    for run in find_runs(config.folder):
+        try:
+            rows.append(_summary(run))
+        except RunFolderError as error:
+            damaged.append(str(error))
     table = Table("run", "task", "data", "backbone", "epochs", "bits/pixel", "linear top-1", "fine-tune top-1")
     for row in rows:
         shown = [row["run"], row["task"], row["data"], row["backbone"], row["epochs"], row["bits_per_pixel"]]
-        table.add_row(*map(_text, shown), _percent(row["linear_top1"]), _percent(row["finetune_top1"]))
+        table.add_row(*map(_text, shown), _percent(row, "linear"), _percent(row, "finetune"))
     lines = [] if rows else [f"No runs below {config.folder}; pretint pretrain --out {config.folder}/NAME makes one."]
-    return Outcome({"runs": rows}, [table] if rows else [], lines)
+    return Outcome({"runs": rows, "damaged": damaged}, [table] if rows else [], [*lines, *damaged])
 
 
 def _summary(run: RunFolder) -> dict[str, Any]:
@@ -50,20 +56,25 @@ def _summary(run: RunFolder) -> dict[str, Any]:
         **{key: settings.get(key) for key in ("task", "data", "backbone")},
         "epochs": len(run.read_metrics()),
         "bits_per_pixel": colour.get("bits_per_pixel"),
-        "linear_top1": _best(results, "linear"),
-        "finetune_top1": _best(results, "finetune"),
+        **{
+            f"{protocol}_{key}": value
+            for protocol in ("linear", "finetune")
+            for key, value in _best(results, protocol).items()
+        },
     }
 
 
-def _best(results: dict[str, Any], protocol: str) -> float | None:
-    """The pretrained encoder's accuracy with most labels, of the newest entry."""
+def _best(results: dict[str, Any], protocol: str) -> dict[str, Any]:
+    """The pretrained encoder's accuracy with most labels, of the first data set it was judged on, and that data set."""
     rows = [r for r in results["transfer"] if r.get("protocol") == protocol and r.get("init") == "pretrained"]
-    return max(rows, key=lambda r: r.get("labels") or 0)["top1"] if rows else None
+    best = max(rows, key=lambda r: r.get("labels") or 0) if rows else {}
+    return {"top1": best.get("top1"), "data": best.get("data")}
 
 
 def _text(value: Any) -> str:
     return "–" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f} %"
+def _percent(row: dict[str, Any], protocol: str) -> str:
+    value = row[f"{protocol}_top1"]
+    return "–" if value is None else f"{100 * value:.1f} % on {row[f'{protocol}_data']}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -57,11 +58,25 @@ class Outcome:
 
 
 def positive(config: Any, *names: str) -> None:
-    """Raises ArgumentError unless the named fields, where set, are above zero."""
+    """Raises ArgumentError unless the named fields, where set, are finite and above zero."""
     for name in names:
         value = getattr(config, name)
-        if value is not None and not value > 0:
+        if value is not None and not 0 < value < math.inf:
             raise ArgumentError(f"--{name.replace('_', '-')}: {value} must be above 0.")
+
+
+def not_negative(config: Any, *names: str) -> None:
+    """Raises ArgumentError unless the named fields, where set, are finite and zero or more."""
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and not 0 <= value < math.inf:
+            raise ArgumentError(f"--{name.replace('_', '-')}: {value} must be 0 or more.")
+
+
+def check_seed(seed: int) -> None:
+    """Raises ArgumentError unless every generator takes the seed."""
+    if not 0 <= seed < 2**32:
+        raise ArgumentError(f"--seed: {seed} must be from 0 to {2**32 - 1}.")
 
 
 def command_line(verb: str, config: Any) -> str:

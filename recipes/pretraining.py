@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -55,10 +56,15 @@ def pretrain(config: PretrainConfig) -> Outcome:
     palette = _palette(config, source, kept)
     model, task = build_model(config, palette)
     painter = Painter(model, task, compute)
-    judged = _judged_source(config, source, held, compute)
+    judged = judged_source(config, lambda: source.subset(held), compute)
     shown = judged.gather(spread_ids(len(judged)))
     folder = _go_on(config, source) if config.resume else _start_folder(config, source, palette)
-    epochs = _train(config, painter, batches, source.subset(held), shown, folder)
+    try:
+        epochs = _train(config, painter, batches, source.subset(held), shown, folder)
+    except BaseException:
+        if not Checkpoints(folder.checkpoints).last.is_file():
+            folder.remove()  # nothing in it could be gone on with
+        raise
     Checkpoints(folder.checkpoints).load_best(model)
     _save_encoder(config, painter, source, folder, epochs)
     return _finish(painter, judged, shown, folder)
@@ -109,8 +115,16 @@ def _resumed(config: PretrainConfig) -> PretrainConfig:
         raise ArgumentError(
             f"--resume: the run in {config.folder} was started with other settings: {listed}; leave them out."
         )
+    note(f"pretrain: going on with the saved settings of {config.folder} ({saved.epochs} epochs in all)")
+    device = saved.device if config.device == "auto" else config.device
     return replace(
-        saved, out=config.folder, resume=True, json=config.json, root=config.root or saved.root, device=config.device
+        saved,
+        out=config.folder,
+        resume=True,
+        overwrite=False,
+        json=config.json,
+        root=config.root or saved.root,
+        device=device,
     )
 
 
@@ -211,11 +225,19 @@ def _save_encoder(
     save_backbone(painter.model.encoder, folder.encoder, card, config.image_size)
 
 
-def _judged_source(config: PretrainConfig, source: ImageSource, held: torch.Tensor, compute: Compute) -> ImageSource:
-    """What the painting is shown and measured on: the test split, or the held-out images where there is none."""
+def judged_source(config: PretrainConfig, held_out: Callable[[], ImageSource], compute: Compute) -> ImageSource:
+    """What a run's painting is shown and measured on: the test split, or the held-out images where there is none."""
     if "test" not in available_splits(config.data, config.root):
-        return source.subset(held)
-    test = open_source(config.data, "test", config.root, image_size=config.image_size, max_broken=config.max_broken)
+        return held_out()
+    test = open_source(
+        config.data,
+        "test",
+        config.root,
+        image_size=config.image_size,
+        unlabelled=config.unlabelled,
+        max_broken=config.max_broken,
+    )
+    report_broken(test)
     return test.to(compute.device)
 
 

@@ -74,7 +74,10 @@ def _pictures(folder: RunFolder) -> dict[str, Any] | None:
     path = folder.figures / "pictures.npz"
     if not path.is_file():
         return None
-    history = {int(p.stem.split("-")[1]): _read(p)["painted"] for p in sorted(folder.figures.glob("epoch-*.npz"))}
+    history = {
+        int(p.stem.split("-")[1]): _read(p)["painted"]
+        for p in sorted(folder.figures.glob("epoch-[0-9][0-9][0-9][0-9].npz"))
+    }
     return _read(path) | {"history": history}
 
 

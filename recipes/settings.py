@@ -10,8 +10,9 @@ from ..colour import GREY_FORMULAS, PALETTE_SPACES
 from ..data import AUGMENTATIONS
 from ..pretext import DECODES, LOSSES, PREDICT_AT, check_task_name
 from ..runtime.errors import ArgumentError, UnknownNameError
-from .options import DataOptions, MachineOptions, positive
+from .options import DataOptions, MachineOptions, check_seed, not_negative, positive
 
+_LARGEST_SIZE = 4096
 _CHOICES = {
     "palette_space": PALETTE_SPACES,
     "decode": DECODES,
@@ -105,22 +106,24 @@ class PretrainConfig(MachineOptions, DataOptions):
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
                 raise UnknownNameError(f"--{name.replace('_', '-')}", getattr(self, name), known)
-        if self.image_size < SMALLEST_SIZE:
-            raise ArgumentError(
-                f"--image-size: {self.image_size} is too small; encoders need at least {SMALLEST_SIZE}."
-            )
+        if not SMALLEST_SIZE <= self.image_size <= _LARGEST_SIZE:
+            raise ArgumentError(f"--image-size: {self.image_size} must be from {SMALLEST_SIZE} to {_LARGEST_SIZE}.")
         if not 2 <= self.colours <= 4096:
             raise ArgumentError(f"--colours: {self.colours} must be from 2 to 4096.")
         if not 0 < self.temperature <= 1:
             raise ArgumentError(f"--temperature: {self.temperature} must be above 0 and at most 1.")
         if self.predict_at not in PREDICT_AT:
             raise ArgumentError(f"--predict-at: {self.predict_at} must be 1, 2 or 4.")
-        if self.skips is not None and self.skips < 0:
-            raise ArgumentError(f"--skips: {self.skips} must be 0 or more.")
         if not 0 < self.holdout < 1:
             raise ArgumentError(f"--holdout: {self.holdout} must lie between 0 and 1.")
-        if self.weight_decay < 0 or self.warmup_epochs < 0:
-            raise ArgumentError("--weight-decay and --warmup-epochs must not be negative.")
+        not_negative(self, "weight_decay", "warmup_epochs", "skips")
+        check_seed(self.seed)
+        if self.batch_size < 2:
+            raise ArgumentError(
+                f"--batch-size: {self.batch_size} must be at least 2; batch normalisation needs two images."
+            )
+        if self.resume and self.overwrite:
+            raise ArgumentError("--resume and --overwrite can't both be meant; give one of them.")
 
     @property
     def folder(self) -> Path:

@@ -12,10 +12,10 @@ from torch import nn
 from ..backbones import BackboneSpec, Preprocess, create_backbone, load_backbone
 from ..data import ImageSource, available_splits, open_source
 from ..runtime.device import Compute
-from ..runtime.errors import ArgumentError, DataError
+from ..runtime.errors import ArgumentError, DataError, RunFolderError
 from ..runtime.runfolder import RunFolder
 from .opening import read_settings
-from .options import DataOptions, MachineOptions, positive
+from .options import DataOptions, MachineOptions, check_seed, positive
 from .pretraining import report_broken
 
 
@@ -40,6 +40,7 @@ class TransferOptions(MachineOptions, DataOptions):
             raise ArgumentError(
                 f"--labels: {self.labels} must be above 0 and at most 1, the share of training labels to use."
             )
+        check_seed(self.seed)
         positive(self, *(name for name in ("epochs", "batch_size", "learning_rate", "patience") if hasattr(self, name)))
 
 
@@ -73,6 +74,8 @@ def open_judged(run: Path, options: TransferOptions) -> Judged:
     folder = RunFolder.open(run)
     config = read_settings(folder)
     compute = Compute.choose(options.device, options.precision)
+    if not folder.encoder.is_dir():
+        raise RunFolderError(f"{run} is not finished; go on with pretint pretrain --resume --out {run}.")
     encoder = load_backbone(folder.encoder)
     data = options.data or config.data
     train, test = (_open_labelled(data, split, config.image_size, options, compute) for split in ("train", "test"))

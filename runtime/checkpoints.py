@@ -41,6 +41,8 @@ class Checkpoints:
         Raises:
             RunFolderError: the file is missing, damaged, or does not fit the model.
         """
+        if not self.last.is_file():
+            raise RunFolderError(f"{self.last.parent} holds no checkpoint to go on from; start again with --overwrite.")
         state = self._load(self.last, model)
         tensors = read_tensors(self.last)
         prefix = "optimizer."
@@ -53,6 +55,10 @@ class Checkpoints:
         Raises:
             RunFolderError: the file is missing, damaged, or does not fit the model.
         """
+        if not self.best.is_file():
+            raise RunFolderError(
+                f"{self.best.parent} holds no finished epoch; train on with pretint pretrain --resume."
+            )
         return self._load(self.best, model)
 
     @staticmethod

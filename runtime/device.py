@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -24,12 +25,13 @@ def resolve_device(name: str = "auto") -> torch.device:
         UnknownNameError: the name is none of auto, cuda, cuda:N, mps, cpu.
         ArgumentError: this machine does not have the device.
     """
-    if name.split(":")[0] not in DEVICES:
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
         raise UnknownNameError("device", name, DEVICES)
     has_cuda, has_mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if name == "auto":
         return torch.device("cuda" if has_cuda else "mps" if has_mps else "cpu")
-    if (name.startswith("cuda") and not has_cuda) or (name.startswith("mps") and not has_mps):
+    index = int(name.partition(":")[2] or 0)
+    if (name.startswith("cuda") and not index < torch.cuda.device_count()) or (name == "mps" and not has_mps):
         raise ArgumentError(f"device: {name!r} is not to be had on this machine; use 'auto' or 'cpu'.")
     return torch.device(name)
 

@@ -200,6 +200,8 @@ class Training(Generic[BatchT]):
                 epoch, offset = divmod(self.state.step, self.steps_per_epoch)
                 images, seconds = self._train_epoch(epoch, offset)
                 self._end_epoch(epoch + 1, images, seconds)
+                if self._stop.received is not None:
+                    self._leave(self._stop.received)
         return self.state
 
     def _train_epoch(self, epoch: int, offset: int) -> tuple[int, float]:
@@ -219,8 +221,11 @@ class Training(Generic[BatchT]):
                     images / (now - start),
                     (now - start) / max(1, self.state.step - epoch * self.steps_per_epoch - offset),
                 )
-            if self._stop.received is not None:
-                self._save_and_leave(self._stop.received)
+            # at an epoch's last step the epoch is ended first, so that its validation is not lost
+            if self._stop.received is not None and self.state.step % self.steps_per_epoch:
+                self._check_finite()
+                self._save()
+                self._leave(self._stop.received)
         self._check_finite()
         return images, time.perf_counter() - start
 
@@ -294,9 +299,7 @@ class Training(Generic[BatchT]):
             self.state.sums = self._sums.tolist()
             self.checkpoints.save(self.model, self.optimizer, asdict(self.state), best=best)
 
-    def _save_and_leave(self, number: int) -> None:
-        self._check_finite()
-        self._save()
+    def _leave(self, number: int) -> None:
         if self.checkpoints is not None:
             self.log.say(f"Stopped at step {self.state.step}; the state is saved, --resume goes on from here.")
         raise Interrupted(number)

@@ -68,14 +68,15 @@ class RunFolder:
             RunFolderError: it is a file, holds a run (and neither `resume` nor `overwrite` is set), or holds other things;
                 or `resume` is set and there is no run to go on with.
         """
-        holds_run = (path / "config.json").is_file()
         if path.exists() and not path.is_dir():
             raise RunFolderError(f"--out {path} is a file; name a folder that does not exist yet.")
+        found = sorted(p.name for p in path.iterdir()) if path.is_dir() else []
         if resume:
-            if not holds_run:
+            if "config.json" not in found:
                 raise RunFolderError(f"--resume: {path} holds no run to go on with; leave --resume out to start one.")
             return
-        strangers = sorted(p.name for p in path.iterdir() if p.name not in _CONTENTS) if path.is_dir() else []
+        holds_run = cls._holds_run(path)
+        strangers = [name for name in found if name not in _CONTENTS or not holds_run]
         if strangers:
             raise RunFolderError(
                 f"--out {path} holds other files ({', '.join(strangers[:3])}); name a folder of its own."
@@ -87,18 +88,31 @@ class RunFolder:
             )
 
     @classmethod
+    def _holds_run(cls, path: Path) -> bool:
+        try:
+            return bool(cls.open(path))
+        except RunFolderError:
+            return False
+
+    @classmethod
     def create(cls, path: Path, config: dict[str, Any]) -> RunFolder:
         """An empty run folder with its `config.json`; what an earlier run left there is removed (see :meth:`check_free`)."""
+        folder = cls(path)
+        folder.remove()
+        folder.figures.mkdir(parents=True, exist_ok=True)
+        write_json(path / "config.json", {"format_version": FORMAT_VERSION, **config})
+        return folder
+
+    def remove(self) -> None:
+        """Removes what a run leaves behind, and the folder itself if nothing else is in it."""
         for name in _CONTENTS:
-            target = path / name
+            target = self.path / name
             if target.is_dir() and not target.is_symlink():
                 shutil.rmtree(target)
             else:
                 target.unlink(missing_ok=True)
-        folder = cls(path)
-        folder.figures.mkdir(parents=True, exist_ok=True)
-        write_json(path / "config.json", {"format_version": FORMAT_VERSION, **config})
-        return folder
+        if self.path.is_dir() and not any(self.path.iterdir()):
+            self.path.rmdir()
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
@@ -113,7 +127,7 @@ class RunFolder:
         folder = cls(path)
         config = folder.config
         version = config.get("format_version")
-        if not isinstance(version, int) or "settings" not in config:
+        if not isinstance(version, int) or not isinstance(config.get("settings"), dict):
             raise RunFolderError(f"{path} is no run folder of Pretint; name the --out folder of a pretint pretrain.")
         if version > FORMAT_VERSION:
             raise RunFolderError(
@@ -132,8 +146,11 @@ class RunFolder:
         """The rows of `metrics.csv`, numbers as floats; empty if the run has no complete epoch."""
         if not self.metrics.is_file():
             return []
-        with self.metrics.open(newline="", encoding="utf-8") as file:
-            return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+        try:
+            with self.metrics.open(newline="", encoding="utf-8") as file:
+                return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+        except (ValueError, TypeError, AttributeError) as error:
+            raise RunFolderError(f"{self.metrics} is damaged ({error}); restore it or run again.") from None
 
 
 def find_runs(folder: Path) -> list[RunFolder]:

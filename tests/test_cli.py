@@ -57,6 +57,13 @@ BAD_INPUT = {
     "a mistyped grey formula": (["pretrain", "--grey", "rec610"], "rec601"),
     "an unknown device": (["pretrain", "--device", "gpu"], "cuda"),
     "one colour": (["pretrain", "--colours", "1"], "--colours"),
+    "a huge image": (["pretrain", "--image-size", "5000"], "--image-size"),
+    "a negative seed": (["pretrain", "--seed", "-1"], "--seed"),
+    "a device that is none": (["pretrain", "--device", "cpu:foo"], "cpu"),
+    "a warm-up without end": (["pretrain", "--warmup-epochs", "inf"], "--warmup-epochs"),
+    "batches of one": (["pretrain", "--batch-size", "1"], "--batch-size"),
+    "resume and overwrite at once": (["pretrain", "--resume", "--overwrite"], "--overwrite"),
+    "resuming nothing": (["pretrain", "--resume"], "--resume"),
     "a tiny image": (["pretrain", "--image-size", "4"], "--image-size"),
     "a temperature of zero": (["pretrain", "--temperature", "0"], "--temperature"),
     "labels above one": (["probe", "runs/none", "--labels", "1.5"], "--labels"),
@@ -125,3 +132,25 @@ def test_json_is_what_programs_read(capsys: pytest.CaptureFixture[str]):
 def test_python_dash_m_is_the_same_command():
     done = subprocess.run([sys.executable, "-m", "pretint", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("pretint 0.")
+
+
+def test_a_folder_that_is_no_run_keeps_its_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    kept = tmp_path / "checkpoints" / "mine.pt"
+    kept.parent.mkdir()
+    kept.write_bytes(b"years of work")
+    for options in ([], ["--overwrite"]):
+        code, _, err = call("pretrain", "--out", str(tmp_path), *options, capsys=capsys)
+        assert code == 2
+        assert "checkpoints" in err
+    assert kept.read_bytes() == b"years of work"
+
+
+def test_a_file_that_can_not_be_written_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.json").write_text(json.dumps({"format_version": 1, "settings": {"task": "palette"}}))
+    (tmp_path / "file").touch()
+    code, _, err = call("report", str(run), "--out", str(tmp_path / "file" / "page.html"), capsys=capsys)
+    assert code == 2
+    assert "file" in err
+    assert len(err.strip().splitlines()) == 1

@@ -62,3 +62,15 @@ def test_the_python_in_the_readme_runs_as_printed(tmp_path: Path, monkeypatch: p
     assert names["features"].shape == (8, 256)
     assert names["model"].get_classifier().out_features == 10
     assert (tmp_path / "runs" / "b" / "encoder" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    "document", sorted(["README.md", "CHANGELOG.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))])
+)
+def test_links_lead_to_files_and_nothing_was_left_to_fill_in(document: str):
+    text = (ROOT / document).read_text(encoding="utf-8")
+    targets = [t for t in re.findall(r"\]\(([^)#]+)", text) if "://" not in t]
+    assert all(((ROOT / document).parent / target).exists() for target in targets)
+    assert not re.findall(
+        r"\b[A-Z]{3,}_[A-Z_]{3,}\b", re.sub(r"`[^`]*`|```.*?```|PRETINT_[A-Z_]+", "", text, flags=re.DOTALL)
+    )

@@ -32,7 +32,7 @@ from pretint.recipes import (
     runs,
 )
 from pretint.runtime.device import Compute
-from pretint.runtime.errors import ArgumentError, DataError, PretintError
+from pretint.runtime.errors import ArgumentError, DataError, NotFiniteError, PretintError, RunFolderError
 from pretint.runtime.loop import Interrupted
 from pretint.runtime.results import read_results
 from pretint.runtime.runfolder import RunFolder
@@ -64,6 +64,7 @@ def test_a_run_folder_holds_all_that_later_verbs_need(small_run: Path):
     assert entry["bits_per_pixel"] == pytest.approx(entry["cross_entropy_nats"] / math.log(2))
     assert entry["split"] == "test"
     assert entry["images"] == 100
+    assert entry["palette"] == "rgb-8"
 
 
 def test_tensorboard_has_the_curves_and_the_pictures(small_run: Path):
@@ -230,3 +231,39 @@ def test_unlabelled_data_can_not_be_probed(run_copy: Path, tmp_path: Path):
     np.savez(tmp_path / "plain.npz", images=images, test_images=images)
     with pytest.raises(DataError, match="labels"):
         probe(ProbeConfig(run=run_copy, data=str(tmp_path / "plain.npz")))
+
+
+def test_a_run_that_fails_in_its_first_epoch_leaves_nothing_behind(small_data: Path, tmp_path: Path):
+    with pytest.raises(NotFiniteError):
+        pretrain(small_config(small_data, tmp_path / "run", learning_rate=1e30, clip=1e30))
+    assert not (tmp_path / "run").exists()
+
+
+def test_colourize_never_writes_over_a_picture_it_was_given(small_run: Path, tmp_path: Path):
+    noise = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    for name in ("a.png", "b.png", "b.bmp"):
+        Image.fromarray(noise).save(tmp_path / name)
+    with pytest.raises(ArgumentError, match="name another folder"):
+        colourize(ColourizeConfig(run=small_run, pictures=(tmp_path / "a.png",), out=tmp_path))
+    with pytest.raises(ArgumentError, match="would both become"):
+        colourize(
+            ColourizeConfig(run=small_run, pictures=(tmp_path / "b.png", tmp_path / "b.bmp"), out=tmp_path / "out")
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_a_test_split_the_held_out_images_are_measured_again_by_evaluate(tmp_path: Path):
+    save_npz(tmp_path / "both.npz", train=200)
+    with np.load(tmp_path / "both.npz") as arrays:
+        np.savez(tmp_path / "single.npz", images=arrays["images"], labels=arrays["labels"])
+    first = pretrain(small_config(tmp_path / "single.npz", tmp_path / "run", epochs=1)).results["colour"]
+    again = evaluate(EvaluateConfig(run=tmp_path / "run")).results["colour"]
+    assert [(entry["split"], entry["images"]) for entry in again] == [("held-out", 20)]
+    assert again[0]["ab_rmse"] == pytest.approx(first[0]["ab_rmse"])
+
+
+def test_a_run_that_is_not_finished_says_how_to_go_on(small_run: Path, tmp_path: Path):
+    shutil.copytree(small_run, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "encoder")
+    with pytest.raises(RunFolderError, match="--resume"):
+        probe(ProbeConfig(run=tmp_path / "run"))

@@ -101,11 +101,24 @@ def test_a_run_stopped_by_sigterm_and_resumed_ends_with_the_same_bits(tmp_path: 
     assert resumed.resume() == stop_at // 6
     run(resumed)
     assert torch.equal(weights(resumed), weights(whole))
-    assert resumed.state.best == whole.state.best
+    assert (resumed.state.best, resumed.state.best_epoch) == (whole.state.best, whole.state.best_epoch)
+
+
+@pytest.mark.parametrize("stop_at", [6, 12, 18])
+def test_an_epoch_whose_last_step_was_interrupted_is_validated_and_recorded(tmp_path: Path, stop_at: int):
+    training, epochs = make_training(tmp_path, stop_at=stop_at, epochs=3), []
+    with pytest.raises(Interrupted):
+        run(training, on_epoch=epochs.append)
+    assert epochs == list(range(1, stop_at // 6 + 1))
+    assert Checkpoints(tmp_path).best.is_file()
+    resumed = make_training(tmp_path, epochs=3)
+    resumed.resume()
+    run(resumed, on_epoch=epochs.append)
+    assert epochs == [1, 2, 3]
 
 
 def test_resume_without_a_checkpoint_is_an_error(tmp_path: Path):
-    with pytest.raises(RunFolderError, match="missing"):
+    with pytest.raises(RunFolderError, match="no checkpoint"):
         make_training(tmp_path, epochs=1).resume()
 
 
