@@ -99,7 +99,7 @@ def save_backbone(
 
 
 def _pretrained_cfg(encoder: Any, preprocess: Preprocess, image_size: int) -> dict[str, Any]:
-    known = encoder.pretrained_cfg
+    known = getattr(encoder, "pretrained_cfg", None) or {}  # an encoder of one's own need not have one
     channels = preprocess.in_chans
     return {
         "input_size": [channels, image_size, image_size],

@@ -126,7 +126,7 @@ def _resolve(spec: str | Path) -> tuple[str | None, Path | None]:
     path = Path(spec).expanduser()
     # os.path-like checks raise on a NUL byte or an overlong name, which are no paths either.
     try:
-        exists = path.exists()
+        exists = str(spec) != "" and path.exists()  # Path("") is the working folder, which nobody asked for
     except (OSError, ValueError):
         exists = False
     if not exists:

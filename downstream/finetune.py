@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,7 @@ class FineTuneResult:
         epochs: epochs trained.
         label_ids: the training images whose labels were used.
         seconds: wall clock of training and test.
+        model: the tested classifier, in evaluation mode on the device it was trained on.
     """
 
     top1: float
@@ -45,10 +46,11 @@ class FineTuneResult:
     epochs: int
     label_ids: np.ndarray
     seconds: float
+    model: nn.Module = field(repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers for JSON, without the ids."""
-        fields = {k: v for k, v in vars(self).items() if k not in ("confusion", "label_ids")}
+        """Plain numbers for JSON, without ids and model."""
+        fields = {k: v for k, v in vars(self).items() if k not in ("confusion", "label_ids", "model")}
         return fields | {"confusion": self.confusion.tolist(), "label_count": len(self.label_ids)}
 
 
@@ -138,6 +140,7 @@ def fine_tune(
         epochs=state.step // len(batches),
         label_ids=ids.cpu().numpy(),
         seconds=time.perf_counter() - start,
+        model=model,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from jaxtyping import install_import_hook
@@ -29,6 +30,20 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory):
         del os.environ["PRETINT_DATA"]
     else:
         os.environ["PRETINT_DATA"] = previous
+
+
+@pytest.fixture
+def forget_registrations():
+    """Tasks and sources that a test registers are gone after it."""
+    from pretint.data import sources
+    from pretint.pretext import tasks
+
+    tables: list[dict[str, Any]] = [tasks.TASKS, tasks._DESCRIPTIONS, sources._registered]
+    before = [dict(table) for table in tables]
+    yield
+    for table, known in zip(tables, before, strict=True):
+        table.clear()
+        table.update(known)
 
 
 @pytest.fixture(scope="session")

@@ -39,13 +39,9 @@ def run_blocks(path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return vars(module)
 
 
+@pytest.mark.usefixtures("forget_registrations")
 def test_the_guide_to_extending_runs_as_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from pretint.data import sources
-    from pretint.pretext import tasks
-
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(tasks, "TASKS", dict(tasks.TASKS))
-    monkeypatch.setattr(sources, "_registered", dict(sources._registered))
     run_blocks(ROOT / "docs" / "extending.md", monkeypatch)
     assert (tmp_path / "runs" / "own" / "results.json").is_file()
 
@@ -57,7 +53,7 @@ def test_the_python_in_the_readme_runs_as_printed(tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     save_backbone(create_backbone("pretint_unet"), tmp_path / "runs" / "a" / "encoder")
     toy = {split: make_toy(split, n=600) for split in ("train", "test")}
-    monkeypatch.setattr(sources, "make_toy", lambda split, **_: toy[split])
+    monkeypatch.setattr(sources, "make_toy", lambda split, *_args, **_options: toy[split])
     names = run_blocks(ROOT / "README.md", monkeypatch)
     assert names["features"].shape == (8, 256)
     assert names["model"].get_classifier().out_features == 10

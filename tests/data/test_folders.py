@@ -184,7 +184,7 @@ def test_broken_files_are_skipped_counted_and_listed(tmp_path, packed):
 def test_more_broken_files_than_allowed_stop_the_reading_and_are_named(tmp_path):
     root = _with_broken(tmp_path, 95)  # 5 of 100 are broken
     assert len(open_source(root, image_size=8, max_broken=0.05).broken) == 5
-    with pytest.raises(DataError, match=r"of 100 pictures.*over 4 %.*cat/empty\.jpg: the file is empty.*max_broken"):
+    with pytest.raises(DataError, match=r"of 100 pictures.*over 4 %.*cat/empty\.jpg: the file is empty.*--max-broken"):
         open_source(root, image_size=8, max_broken=0.04)
     with pytest.raises(DataError, match="over 1 %"):
         open_source(root, image_size=8)

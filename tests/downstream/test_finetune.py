@@ -85,10 +85,7 @@ def test_discriminative_rates_move_early_layers_less(encoder: torch.nn.Module, m
         return original(groups, **options)
 
     monkeypatch.setattr(finetune.torch.optim, "AdamW", spy)
-    models: list[torch.nn.Module] = []
-    monkeypatch.setattr(finetune.copy, "deepcopy", lambda x, _copy=copy.deepcopy: models.append(_copy(x)) or models[-1])
-    tune(encoder, epochs=1, min_steps=1, layer_decay=0.5)
-    model = models[0]
+    model = tune(encoder, epochs=1, min_steps=1, layer_decay=0.5).model
     rates = [
         seen[0][id(p)]
         for p in (next(model.stages[0].parameters()), next(model.stages[2].parameters()), model.head.fc.weight)

@@ -408,18 +408,6 @@ def test_a_palette_task_without_a_palette_is_refused():
         create_task("palette", GREY)
 
 
-@pytest.fixture
-def _as_before():
-    """Forgets what a test registers."""
-    from pretint.pretext import tasks
-
-    known, described = dict(tasks.TASKS), dict(tasks._DESCRIPTIONS)
-    yield
-    for table, before in ((tasks.TASKS, known), (tasks._DESCRIPTIONS, described)):
-        table.clear()
-        table.update(before)
-
-
 class SaturationTask:
     """A task of one's own: predict how far a pixel is from grey."""
 
@@ -440,7 +428,7 @@ class SaturationTask:
         return luma(rgb, self.grey).expand(-1, 3, -1, -1)
 
 
-@pytest.mark.usefixtures("_as_before")
+@pytest.mark.usefixtures("forget_registrations")
 def test_a_task_of_ones_own_is_made_by_its_name():
     register_task("saturation", SaturationTask, "predict how far a pixel is from grey")
     check_task_name("saturation")
@@ -454,7 +442,7 @@ def test_a_task_of_ones_own_is_made_by_its_name():
         create_task("saturation", GREY, sacle=2.0)
 
 
-@pytest.mark.usefixtures("_as_before")
+@pytest.mark.usefixtures("forget_registrations")
 def test_a_taken_name_is_refused_and_stays_what_it_was():
     with pytest.raises(ArgumentError, match="task: the name 'palette' is taken"):
         register_task("palette", SaturationTask)
