@@ -20,8 +20,16 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "evaluate": ("EvaluateConfig", "evaluate", "measure how well a run paints a data set"),
     "colourize": ("ColourizeConfig", "colourize", "paint photographs of any size"),
     "report": ("ReportConfig", "report", "one self-contained page about one or more runs"),
+    "info": ("InfoConfig", "info", "what an encoder is, what it was trained on, and what was measured"),
+    "export": (
+        "ExportConfig",
+        "export",
+        "write an encoder as ONNX, torch.export program, timm's folder or bare weights",
+    ),
+    "push": ("PushConfig", "push", "upload a run's encoder to a model hub"),
     "runs": ("RunsConfig", "runs", "list runs with their task, data and accuracies"),
     "backbones": ("BackbonesConfig", "backbones", "list encoders"),
+    "presets": ("PresetsConfig", "presets", "list presets: published systems, and the best recipe found here"),
     "tasks": ("TasksConfig", "tasks", "list colour tasks"),
 }
 
@@ -65,6 +73,7 @@ def _run(verb: str, words: list[str]) -> int:
     settings = (tyro.conf.FlagCreatePairsOff, tyro.conf.SuppressFixed)
     config = tyro.cli(
         getattr(recipes, config_name),
+        default=recipes.typed_preset(words) if verb == "pretrain" else tyro.MISSING_NONPROP,
         args=words,
         prog=f"pretint {verb}",
         description=sentence.capitalize() + ".",

@@ -1,27 +1,49 @@
 """Encoders: our own and timm's, made by name, saved and loaded so that other projects can use them."""
 
+from .card import model_card
 from .cnn import CNNEncoder
 from .contract import SMALLEST_SIZE, PyramidEncoder
+from .export import FORMATS, Export, export_backbone
+from .families import OUR_BACKBONES
+from .features import features
+from .fold import fold_rgb
 from .folder import load_backbone, save_backbone
-from .preprocess import Preprocess
-from .registry import OUR_BACKBONES, STEMS, BackboneSpec, check_backbone_name, create_backbone, list_backbones
-from .timm_stem import measure_features, shrink_stem
+from .pair import PairEncoder
+from .preprocess import CHROMA_SPACES, Preprocess
+from .registry import STEMS, BackboneSpec, architecture, check_backbone_name, create_backbone, list_backbones
+from .resunet import ResUNetEncoder
+from .seeds import SEED_ENCODERS, SeedEncoder, draw_weights
+from .timm_stem import measure_features, shrink_stem, smallest_size
 from .unet import UNetEncoder
 
 __all__ = [
+    "CHROMA_SPACES",
+    "FORMATS",
     "OUR_BACKBONES",
+    "SEED_ENCODERS",
     "SMALLEST_SIZE",
     "STEMS",
     "BackboneSpec",
     "CNNEncoder",
+    "Export",
+    "PairEncoder",
     "Preprocess",
     "PyramidEncoder",
+    "ResUNetEncoder",
+    "SeedEncoder",
     "UNetEncoder",
+    "architecture",
     "check_backbone_name",
     "create_backbone",
+    "draw_weights",
+    "export_backbone",
+    "features",
+    "fold_rgb",
     "list_backbones",
     "load_backbone",
     "measure_features",
+    "model_card",
     "save_backbone",
     "shrink_stem",
+    "smallest_size",
 ]

@@ -1,16 +1,18 @@
 """What is an encoder? timm's contract, for encoders that are a chain of stages, each at its own resolution.
 
-Annotations are plain `Tensor` on purpose: TorchScript and torch.fx read them. Shapes stand in docstrings and comments.
+Annotations are plain `Tensor`, and no strings, on purpose: TorchScript and torch.fx read them. Shapes stand in docstrings and
+comments.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
-from timm.layers import ClassifierHead
+from timm.layers import ClassifierHead, get_device_dtype
 from timm.models import checkpoint_seq
 from torch import Tensor, nn
+
+from ..runtime.errors import ArgumentError
 
 SMALLEST_SIZE = 8
 
@@ -26,6 +28,9 @@ class PyramidEncoder(nn.Module):
         in_chans: channels of the image.
         global_pool: timm's name of the pooling before the classifier (`avg`, `max`, `avgmax`, `catavgmax`, `` for none).
         drop_rate: dropout before the classifier.
+        initialise: draw fresh weights; else the stages keep theirs.
+
+    Our encoders make the stages themselves and take one more: `output_stride`, the deepest stage's reduction; later stages dilate.
     """
 
     def __init__(
@@ -37,6 +42,7 @@ class PyramidEncoder(nn.Module):
         in_chans: int = 3,
         global_pool: str = "avg",
         drop_rate: float = 0.0,
+        initialise: bool = True,
     ):
         super().__init__()
         self.num_classes, self.in_chans, self.drop_rate = num_classes, in_chans, drop_rate
@@ -46,10 +52,11 @@ class PyramidEncoder(nn.Module):
             for i, (c, r) in enumerate(zip(channels, reductions, strict=True))
         ]
         self.stages = nn.Sequential(*stages)
+        if initialise:  # before the head is made: the same seed gives the same stages, with and without a classifier
+            self.stages.apply(_initialise)
         self.head = ClassifierHead(self.num_features, num_classes, pool_type=global_pool, drop_rate=drop_rate)
         self.head_hidden_size = self.head.num_features
         self.grad_checkpointing = False
-        self.apply(_initialise)
 
     @torch.jit.ignore()
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:
@@ -68,7 +75,11 @@ class PyramidEncoder(nn.Module):
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """A fresh classifier of `num_classes` outputs (0: none); `global_pool` changes the pooling too."""
         self.num_classes = num_classes
-        self.head.reset(num_classes, global_pool, in_features=self.num_features)
+        # a head without classifier has no parameter that says where and in which precision the new one belongs
+        where = get_device_dtype(self)
+        self.head.reset(
+            num_classes, global_pool, in_features=self.num_features, device=where["device"], dtype=where["dtype"]
+        )
         self.head_hidden_size = self.head.num_features
 
     def forward_intermediates(
@@ -144,10 +155,10 @@ def _initialise(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-def conv_norm_act(in_chans: int, out_chans: int, stride: int = 1) -> nn.Sequential:
+def conv_norm_act(in_chans: int, out_chans: int, stride: int = 1, dilation: int = 1) -> nn.Sequential:
     """3 × 3 convolution, batch normalisation, ReLU: (n, in, h, w) -> (n, out, ⌈h/stride⌉, ⌈w/stride⌉)."""
     return nn.Sequential(
-        nn.Conv2d(in_chans, out_chans, 3, stride, padding=1, bias=False),
+        nn.Conv2d(in_chans, out_chans, 3, stride, padding=dilation, dilation=dilation, bias=False),
         nn.BatchNorm2d(out_chans),
         nn.ReLU(inplace=True),
     )
@@ -156,3 +167,34 @@ def conv_norm_act(in_chans: int, out_chans: int, stride: int = 1) -> nn.Sequenti
 def stage_channels(width: int, depth: int) -> list[int]:
     """Channels of each stage: doubled from stage to stage, at most eight times the width."""
     return [width * min(2**i, 8) for i in range(depth)]
+
+
+def strides_and_dilations(depth: int, output_stride: int | None) -> tuple[list[int], list[int], list[int]]:
+    """Stride, dilation and reduction of each stage: halved from stage to stage down to `output_stride`, then dilated instead
+    (Yu and Koltun 2016, "Dilated residual networks"), so that each stage sees as far as without it.
+
+    Raises:
+        ArgumentError: `output_stride` is not a power of two.
+
+    >>> strides_and_dilations(4, 2)
+    ([1, 2, 1, 1], [1, 1, 2, 4], [1, 2, 2, 2])
+    """
+    deepest = 2 ** (depth - 1)
+    largest = deepest if output_stride is None else output_stride
+    if largest < 1 or largest & (largest - 1):
+        raise ArgumentError(f"output_stride: {largest} is not possible; use a power of two from 1 to {deepest}.")
+    halvings = [2**i for i in range(depth)]
+    reductions = [min(r, largest) for r in halvings]
+    strides = [1] + [b // a for a, b in pairwise(reductions)]
+    return strides, [r // done for r, done in zip(halvings, reductions, strict=True)], reductions
+
+
+def unwrapped(encoder: nn.Module) -> nn.Module:
+    """The module inside the wrappers of torch.compile and of data parallelism, whose prefixes must not get into the keys."""
+    while True:
+        inner = getattr(encoder, "_orig_mod", None)
+        if isinstance(encoder, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
+            inner = encoder.module
+        if not isinstance(inner, nn.Module):
+            return encoder
+        encoder = inner

@@ -12,16 +12,19 @@ import json
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from torch import Tensor, nn
 
 from .._version import __version__
-from ..runtime.errors import ArgumentError, NotFiniteError, PretintError, RunFolderError
-from ..runtime.files import read_json, write_json
+from ..runtime.errors import ArgumentError, NotFiniteError, PretintError, RunFolderError, UnknownNameError
+from ..runtime.files import read_json, write_atomically, write_json
 from ..runtime.tensors import read_tensors, tensors_checksum, write_tensors
+from .card import model_card
+from .contract import unwrapped
+from .fold import fold_rgb
 from .preprocess import Preprocess
-from .registry import RESERVED_OPTIONS, STEMS, BackboneSpec, architecture, build_from_spec
+from .registry import STEMS, BackboneSpec, architecture, build_from_spec, check_backbone_name, check_options
+from .timm_stem import smallest_size
 
 FOLDER_VERSION = 1
 _TOLERANCE = 1e-4
@@ -51,16 +54,19 @@ def save_backbone(
     """Writes the encoder's folder.
 
     Args:
-        encoder: from :func:`create_backbone` or :func:`load_backbone`; a classifier is left out.
+        encoder: from :func:`create_backbone` or :func:`load_backbone`, also wrapped by DistributedDataParallel or torch.compile;
+            a classifier is left out.
         folder: where to; made if need be, files of an earlier save are replaced.
         card: what people should know of it: task, data, epochs, measured accuracies … (JSON).
         image_size: side of the images it was trained on, in pixels.
 
     Raises:
-        ArgumentError: the encoder was not made by this library, the card is no JSON, or the size is out of range.
+        ArgumentError: the encoder was not made by this library or was changed since, the card is no JSON, or the size is out of
+            range.
         NotFiniteError: the encoder's features are not finite. Nothing is written in any of these cases.
     """
     folder = Path(folder)
+    encoder = unwrapped(encoder)
     spec, preprocess = getattr(encoder, "spec", None), getattr(encoder, "preprocess", None)
     if not isinstance(spec, BackboneSpec) or not isinstance(preprocess, Preprocess):
         raise ArgumentError(
@@ -73,8 +79,17 @@ def save_backbone(
     except (TypeError, ValueError) as error:
         raise ArgumentError(f"card: it must be JSON with finite numbers ({error}).") from error
     plain: Any = build_from_spec(spec, preprocess.in_chans, image_size).to("cpu")
-    weights = {k: v.detach().cpu().contiguous() for k, v in encoder.state_dict().items() if k in plain.state_dict()}
-    plain.load_state_dict(weights, strict=True)
+    classifier = tuple(_classifier_prefixes(encoder))
+    weights = {
+        k: v.detach().cpu().contiguous() for k, v in encoder.state_dict().items() if not k.startswith(classifier)
+    }
+    try:
+        plain.load_state_dict(weights, strict=True)
+    except RuntimeError as error:
+        raise ArgumentError(
+            f"encoder: its layers are not those it was made with ({' '.join(str(error).split())[:300]}); save it before it is "
+            "changed, such as by fold_rgb for another mean."
+        ) from None
     plain.preprocess = preprocess
     features = _fixed_features(plain, image_size)
     if not bool(features.isfinite().all()):
@@ -96,6 +111,14 @@ def save_backbone(
     }  # fmt: skip
     write_tensors(folder / "model.safetensors", weights, {"format": "pt"})
     write_json(folder / "config.json", config)
+    write_atomically(folder / "README.md", model_card(config).encode())
+
+
+def _classifier_prefixes(encoder: Any) -> list[str]:
+    """Names of the classifier's weights begin with these."""
+    classifier = encoder.get_classifier() if hasattr(encoder, "get_classifier") else ()
+    parts = classifier if isinstance(classifier, (tuple, list)) else (classifier,)
+    return [f"{name}." for name, module in encoder.named_modules() if any(module is p for p in parts)]
 
 
 def _pretrained_cfg(encoder: Any, preprocess: Preprocess, image_size: int) -> dict[str, Any]:
@@ -106,19 +129,23 @@ def _pretrained_cfg(encoder: Any, preprocess: Preprocess, image_size: int) -> di
         "fixed_input_size": bool(known.get("fixed_input_size", False)),
         "interpolation": "bicubic",
         "crop_pct": 1.0,
-        "mean": [preprocess.mean] * channels,
-        "std": [preprocess.std] * channels,
+        "mean": preprocess.to_dict()["mean"],
+        "std": preprocess.to_dict()["std"],
         "first_conv": known.get("first_conv"),
         "classifier": known.get("classifier"),
         "num_classes": 0,
     }
 
 
-def load_backbone(folder: Path | str, *, device: torch.device | str | None = None) -> nn.Module:
+def load_backbone(
+    folder: Path | str, *, in_chans: int | None = None, device: torch.device | str | None = None
+) -> nn.Module:
     """Loads an encoder, strictly, in evaluation mode.
 
     Args:
         folder: an encoder folder, or a run folder with one in it.
+        in_chans: 3 folds a grey encoder, exactly, for RGB input normalised with mean 0.5, deviation 0.25 (:func:`fold_rgb` takes
+            another normalisation); left out, the encoder is as it was saved.
         device: where to put it; the CPU by default.
 
     Returns:
@@ -128,6 +155,7 @@ def load_backbone(folder: Path | str, *, device: torch.device | str | None = Non
     Raises:
         RunFolderError: files are missing or damaged, keys are missing or unexpected (they are listed), the checksum is wrong, or
             the features of the fixed picture are not those stored.
+        ArgumentError: the encoder can't be given that number of channels.
 
     Only sizes and names of known encoders are read from the folder: nothing named in it is imported or called.
     """
@@ -137,7 +165,8 @@ def load_backbone(folder: Path | str, *, device: torch.device | str | None = Non
     config = read_json(folder / "config.json")
     try:
         about = config["pretint"]
-        spec = BackboneSpec(str(about["backbone"]["name"]), str(about["backbone"]["stem"]), _sizes(about["backbone"]))
+        made_of = about["backbone"]
+        spec = BackboneSpec(str(made_of["name"]), str(made_of["stem"]), check_options(made_of["options"]))
         preprocess = Preprocess(**about["preprocess"])
         size, version = int(about["image_size"]), int(about["folder_version"])
         stored = torch.tensor([float(x) for x in about["fixed_features"]])
@@ -148,10 +177,14 @@ def load_backbone(folder: Path | str, *, device: torch.device | str | None = Non
         raise RunFolderError(
             f"{folder} has encoder format {version}, this Pretint reads {FOLDER_VERSION}; upgrade Pretint."
         )
-    if not timm.is_model(spec.name.removeprefix("timm/")) or spec.stem not in ("native", *STEMS):
+    try:
+        check_backbone_name(spec.name)
+    except UnknownNameError as error:
         raise RunFolderError(
-            f"{folder} names the unknown encoder {spec.name!r} ({spec.stem}); upgrade Pretint or save it again."
-        )
+            f"{folder} names an unknown encoder ({error}); upgrade Pretint or save it again."
+        ) from None
+    if spec.stem not in ("native", *STEMS):
+        raise RunFolderError(f"{folder} names the unknown stem {spec.stem!r}; upgrade Pretint or save it again.")
     if not 1 <= size <= _LARGEST_IMAGE:
         raise RunFolderError(f"{folder}: images of {size} pixels are out of range; save it again.")
     weights = read_tensors(folder / "model.safetensors")
@@ -164,16 +197,17 @@ def load_backbone(folder: Path | str, *, device: torch.device | str | None = Non
         raise RunFolderError(f"{folder} describes an encoder that can't be made ({error}); save it again.") from None
     _load_strictly(encoder, weights, checksum, folder)
     encoder.preprocess, encoder.spec, encoder.card = preprocess, spec, card
+    encoder.smallest_size = smallest_size(encoder, preprocess.in_chans) if "img_size" not in spec.options else size
     _verify_features(_fixed_features(encoder, size), stored, folder)
-    return encoder.eval().to(device or "cpu")
-
-
-def _sizes(backbone: dict[str, Any]) -> dict[str, int]:
-    options = dict(backbone["options"])
-    in_range = all(isinstance(v, int) and 0 < v <= 4096 for v in options.values())
-    if not in_range or len(options) > 16 or RESERVED_OPTIONS & options.keys():
-        raise ValueError(f"options {options} are not sizes from 1 to 4096")
-    return {str(k): v for k, v in options.items()}
+    encoder = encoder.eval()
+    if in_chans not in (None, preprocess.in_chans):
+        if (preprocess.in_chans, in_chans) != (1, 3):
+            raise ArgumentError(
+                f"in_chans: {in_chans} does not fit {folder}, whose input has {preprocess.in_chans}; leave it out, and give RGB "
+                "pictures to its preprocess (only grey can be folded, to in_chans=3)."
+            )
+        encoder = fold_rgb(encoder, [preprocess.normalisation[0][0]] * 3)
+    return encoder.to(device or "cpu")
 
 
 def _check_keys(encoder: nn.Module, weights: dict[str, Tensor], folder: Path) -> None:

@@ -7,23 +7,21 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import timm
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import nn
 
 from ..runtime.errors import ArgumentError, UnknownNameError
-from .cnn import CNNEncoder
-from .contract import SMALLEST_SIZE
+from .families import OUR_BACKBONES
 from .preprocess import Preprocess
-from .timm_stem import measure_features
-from .unet import UNetEncoder
+from .timm_stem import measure_features, smallest_size
 
 STEMS = ("auto", "small", "stock")
-_TIMM = "timm/"
+_TIMM, _PAIR = "timm/", "pair/"
+_NOT_LISTED = ("pretint_pair", "pretint_small_stem")  # asked for as pair/<name> and timm/<name>
 _SMALL_IMAGE = 64
 # Only plain sizes may be given to an encoder, so that a saved folder can't name anything else.
-_LARGEST_ARGUMENT = 4096
+_LARGEST_ARGUMENT, _MOST_OPTIONS = 4096, 16
 # What timm's factory and this library decide, and no option may.
-RESERVED_OPTIONS = frozenset(inspect.signature(timm.create_model).parameters) | {
+_RESERVED_OPTIONS = frozenset(inspect.signature(timm.create_model).parameters) | {
     "base", "features_only", "feature_cls", "in_chans", "num_classes", "out_indices",
 }  # fmt: skip
 
@@ -46,51 +44,17 @@ class BackboneSpec:
         return asdict(self)
 
 
-def _default_cfg() -> dict[str, Any]:
-    return {
-        "url": "", "num_classes": 1000, "input_size": (3, 32, 32), "min_input_size": (3, SMALLEST_SIZE, SMALLEST_SIZE),
-        "pool_size": None, "crop_pct": 1.0, "interpolation": "bicubic", "mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25),
-        "first_conv": "stages.0.convs.0.0", "classifier": "head.fc", "license": "apache-2.0",
-    }  # fmt: skip
-
-
-default_cfgs = generate_default_cfgs(
-    {"pretint_unet.untrained": _default_cfg(), "pretint_cnn.untrained": _default_cfg()}
-)
-
-
-def _build(model_cls: type[nn.Module], variant: str, pretrained: bool, **kwargs: Any) -> nn.Module:
-    depth = kwargs.get("depth", 5)
-    features = {"out_indices": tuple(range(depth)), "feature_cls": "getter"}
-    return build_model_with_cfg(model_cls, variant, pretrained, feature_cfg=features, **kwargs)
-
-
-@register_model
-def pretint_unet(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """The encoder of a U-Net; `width` (32) and `depth` (5) are free."""
-    return _build(UNetEncoder, "pretint_unet", pretrained, **kwargs)
-
-
-@register_model
-def pretint_cnn(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """A plain convolutional encoder; `width` (32), `depth` (5) and `convs` (2) a stage are free."""
-    return _build(CNNEncoder, "pretint_cnn", pretrained, **kwargs)
-
-
-OUR_BACKBONES: dict[str, str] = {"pretint_unet": "encoder of a U-Net", "pretint_cnn": "plain convolutional net"}
-
-
 def list_backbones(timm_models: bool = False) -> list[str]:
     """Names that :func:`create_backbone` takes: our encoders, and what else is registered with timm on demand.
 
     Args:
         timm_models: also every model that timm knows, those that users registered too, as `timm/<name>`.
 
-    >>> list_backbones()
-    ['pretint_cnn', 'pretint_unet']
+    >>> list_backbones()[:4]
+    ['pretint_cnn', 'pretint_cnn_base', 'pretint_cnn_small', 'pretint_cnn_tiny']
     """
     ours = sorted(OUR_BACKBONES)
-    hidden = {*ours, "pretint_small_stem"}
+    hidden = {*ours, *_NOT_LISTED}
     return ours + [_TIMM + name for name in timm.list_models() if name not in hidden] if timm_models else ours
 
 
@@ -106,16 +70,18 @@ def create_backbone(
     """An encoder with fresh weights and no classifier: `encoder(x)` gives pooled features (n, num_features).
 
     It follows timm's contract (`feature_info`, `forward_features`, `forward_intermediates`, …) and carries `preprocess`, which
-    makes its input from RGB pictures, and `spec`, which says how it was made.
+    makes its input from RGB pictures, `spec`, which says how it was made, and `smallest_size`, in pixels.
 
     Args:
-        name: `pretint_unet`, `pretint_cnn`, an encoder of one's own that was registered with timm, or `timm/<model>` (timm's
-            own models also without the prefix).
-        in_chans: 1 for grey, 3 for RGB.
+        name: one of ours, such as `pretint_unet` (sizes free) or `pretint_unet_small`; an encoder of one's own that was
+            registered with timm; `timm/<model>` (timm's own models also without the prefix); or `pair/<one of ours>`: one for
+            luma and one for chroma, side by side (:class:`PairEncoder`).
+        in_chans: 1 for grey, 2 for chroma, 3 for RGB, or luma and chroma; a pair has 3.
         stem: for timm models: `small` (3 × 3, stride 1, no pooling), `stock` (as timm has it), or `auto`: small below 64 px,
             but stock for models whose size is fixed, such as vision transformers.
         image_size: side of the training images; decides `auto`, and is the size of models whose size is fixed.
-        preprocess: how pictures become input; by default rec601 luma (or RGB), normalised with mean 0.5, deviation 0.25.
+        preprocess: how pictures become input; by default rec601 luma (or RGB), normalised with mean 0.5, deviation 0.25, and
+            YCbCr for pairs.
         **options: sizes that the encoder takes, such as `width` and `depth`.
 
     Raises:
@@ -128,28 +94,53 @@ def create_backbone(
     """
     if stem not in STEMS:
         raise UnknownNameError("stem", stem, STEMS)
-    preprocess = preprocess or Preprocess(in_chans)
+    if name.startswith(_PAIR) and in_chans == 1 and preprocess is None:
+        in_chans = 3
+    if preprocess is None:
+        preprocess = Preprocess(in_chans, chroma="cbcr" if in_chans == 2 or name.startswith(_PAIR) else None)
     if preprocess.in_chans != in_chans:
         raise ArgumentError(f"in_chans: {in_chans} does not fit a preprocessing that gives {preprocess.in_chans}.")
     spec = _resolve(name, stem, image_size, options)
     encoder: Any = build_from_spec(spec, in_chans, image_size)
     encoder.preprocess, encoder.spec = preprocess, spec
+    encoder.smallest_size = smallest_size(encoder, in_chans) if "img_size" not in spec.options else image_size
+    if image_size < encoder.smallest_size:
+        raise ArgumentError(
+            f"image_size: {image_size} is too small for {name} with this stem; it takes {encoder.smallest_size} and more."
+        )
     return encoder
 
 
 def check_backbone_name(name: str) -> None:
     """Raises UnknownNameError, with the closest names, unless an encoder of that name is known."""
-    if not timm.is_model(name.removeprefix(_TIMM)):
+    if name.startswith(_PAIR):
+        if name.removeprefix(_PAIR) not in OUR_BACKBONES:
+            raise UnknownNameError("backbone of a pair", name.removeprefix(_PAIR), OUR_BACKBONES)
+    elif not timm.is_model(name.removeprefix(_TIMM)) or name in _NOT_LISTED:
         raise UnknownNameError("backbone", name, list_backbones(timm_models=True))
 
 
-def _resolve(name: str, stem: str, image_size: int, options: dict[str, int]) -> BackboneSpec:
+def check_options(options: dict[str, Any]) -> dict[str, int]:
+    """The options of an encoder, unchanged.
+
+    Raises:
+        ArgumentError: they are not a few plain sizes; nothing else may reach an encoder's constructor.
+    """
+    if len(options) > _MOST_OPTIONS:
+        raise ArgumentError(f"options: {len(options)} are too many; an encoder takes at most {_MOST_OPTIONS} sizes.")
     for key, value in options.items():
-        if key in RESERVED_OPTIONS:
-            raise ArgumentError(f"{key}: not an option of an encoder; give sizes that {name} takes, such as width.")
+        if not isinstance(key, str) or key in _RESERVED_OPTIONS:
+            raise ArgumentError(f"{key}: not an option of an encoder; give sizes that it takes, such as width.")
         if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= _LARGEST_ARGUMENT:
             raise ArgumentError(f"{key}: {value!r} must be a whole number from 1 to {_LARGEST_ARGUMENT}.")
+    return options
+
+
+def _resolve(name: str, stem: str, image_size: int, options: dict[str, int]) -> BackboneSpec:
+    check_options(options)
     check_backbone_name(name)
+    if name.startswith(_PAIR):
+        return BackboneSpec(name, "native", options)
     base = name.removeprefix(_TIMM)
     if not name.startswith(_TIMM) and not timm.model_entrypoint(base).__module__.startswith("timm."):
         return BackboneSpec(name, "native", options)
@@ -166,6 +157,8 @@ def architecture(spec: BackboneSpec) -> tuple[str, dict[str, Any]]:
     """timm's name for the encoder of a spec, and the arguments its factory needs beside the usual ones."""
     if spec.stem == "small":
         return "pretint_small_stem", {"base": spec.name.removeprefix(_TIMM), **spec.options}
+    if spec.name.startswith(_PAIR):
+        return "pretint_pair", {"base": spec.name.removeprefix(_PAIR), **spec.options}
     return spec.name.removeprefix(_TIMM), dict(spec.options)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import difflib
 from functools import partial
 from typing import Any
 
@@ -11,8 +13,10 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from torch import nn
 
 from ..runtime.errors import ArgumentError
+from .contract import SMALLEST_SIZE, PyramidEncoder
 
 _PROBE_SIZE = 64
+_SIZES = (8, 16, 24, 32, 48, 64, 96, 128, 160, 192, 224, 256, 288, 336, 384, 448, 512)
 
 
 def shrink_stem(model: nn.Module) -> nn.Module:
@@ -49,8 +53,10 @@ def measure_features(model: Any, in_chans: int, size: int = _PROBE_SIZE) -> None
     """
     kind = type(model).__name__
     if not hasattr(model, "forward_intermediates"):
+        near = difflib.get_close_matches(kind.lower(), timm.list_models(), 3, 0) or ["resnet18"]
         raise ArgumentError(
-            f"backbone: {kind} has no forward_intermediates, so it gives no feature maps; choose another."
+            f"backbone: {kind} has neither features_only nor forward_intermediates, so it gives no feature maps; "
+            f"models that have them: {', '.join(near)}."
         )
     training = model.training
     try:
@@ -66,6 +72,28 @@ def measure_features(model: Any, in_chans: int, size: int = _PROBE_SIZE) -> None
         {"num_chs": m.shape[1], "reduction": round(size / m.shape[-1]), "module": name}
         for m, name in zip(maps, modules, strict=True)
     ]
+
+
+def smallest_size(model: Any, in_chans: int) -> int:
+    """The smallest square images that an encoder takes, in pixels: 8 for ours, tried out for others (a batch of one, evaluating).
+
+    Raises:
+        ArgumentError: none of the usual sizes up to 512 is taken.
+    """
+    if isinstance(model, PyramidEncoder):
+        return SMALLEST_SIZE
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            for size in _SIZES:
+                with contextlib.suppress(Exception):  # a foreign model may raise anything for a size it can't take
+                    maps = model.forward_intermediates(torch.zeros(1, in_chans, size, size), intermediates_only=True)
+                    if all(m.numel() for m in maps):
+                        return size
+    finally:
+        model.train(training)
+    raise ArgumentError(f"backbone: {type(model).__name__} takes none of the sizes {_SIZES}; choose another.")
 
 
 def _submodule(model: nn.Module, name: str) -> nn.Module | None:
@@ -84,7 +112,17 @@ def _build_small(base: str, **kwargs: Any) -> nn.Module:
     """The timm model `base` with the small stem and measured `feature_info`."""
     model = timm.create_model(base, pretrained=False, **kwargs)
     measure_features(shrink_stem(model), kwargs.get("in_chans", 3))
+    _drop_layers_behind_the_maps(model, kwargs.get("num_classes", 1000), kwargs.get("global_pool"))
     return model
+
+
+def _drop_layers_behind_the_maps(model: Any, num_classes: int, global_pool: str | None) -> None:
+    """Removes what VGG and EfficientNet have between the deepest map and the classifier: no pretext trains it, so features behind
+    it would be random, and a VGG's are 100 million weights."""
+    if model.head_hidden_size == model.feature_info[-1]["num_chs"]:
+        return
+    model.prune_intermediate_layers(list(range(len(model.feature_info))))
+    model.reset_classifier(num_classes, global_pool or "avg")
 
 
 def _default_cfg() -> dict[str, Any]:

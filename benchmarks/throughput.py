@@ -24,7 +24,7 @@ from timm.optim import param_groups_weight_decay
 from pretint.backbones import Preprocess, create_backbone
 from pretint.colour import build_palette
 from pretint.data import Batch, Batches, make_toy
-from pretint.pretext import PaletteTask, PretextModel
+from pretint.pretext import PaletteTask, PretextModel, build_model
 from pretint.runtime.device import Compute
 from pretint.runtime.loop import LoopSettings, Loss, Training
 from pretint.runtime.runlog import RunLog
@@ -54,7 +54,7 @@ def make(
     palette = build_palette(lambda: iter([source.images]), 24, "rgb")
     task = PaletteTask(Preprocess(), palette)
     torch.manual_seed(0)
-    model = compute.place(PretextModel(create_backbone("pretint_unet", width=options.width), task.out_chans))
+    model = compute.place(build_model(task, create_backbone("pretint_unet", width=options.width)))
     optimizer = torch.optim.AdamW(param_groups_weight_decay(model, 0.05), lr=1e-3, fused=True)
     return model, task, Batches(source, options.batch_size, seed=0, device=compute.device), optimizer
 

@@ -207,16 +207,38 @@ def build_palette(
     if grey not in GREY_FORMULAS:
         raise UnknownNameError("grey formula", grey, GREY_FORMULAS)
     centres = torch.zeros(max(k, 0), _CHANNELS[space])
-    counts = torch.zeros(256, max(k, 0), dtype=torch.float64)
-    tables: dict[torch.device, Tensor] = {}
     if is_main():
         centres = fit_palette(rgb_histogram(batches()), k, space, seed)
-        draft = Palette(space, centres, counts[0], counts, grey)
+    return count_palette(broadcast_from_main(centres), space, batches, grey)
+
+
+def count_palette(
+    centres: Float32[Tensor, "k c"],
+    space: str,
+    batches: Callable[[], Iterable[UInt8[Tensor, "_ 3 _ _"]]],
+    grey: str = "rec601",
+) -> Palette:
+    """The palette of given colours: how often each occurs is counted in one pass over the pictures.
+
+    With several processes the main one counts and sends the result to the others; all of them must call this.
+
+    Args:
+        centres: (k, c) in the units of the space, the same in all processes.
+        space: one of `PALETTE_SPACES`.
+        batches: called once; gives uint8 pictures on any device, in any batching.
+        grey: the grey formula of the look-up table.
+
+    Raises:
+        ArgumentError: no pictures, or centres that do not fit the space.
+        UnknownNameError: an unknown `space` or `grey`.
+    """
+    counts = torch.zeros(256, len(centres), dtype=torch.float64)
+    draft = Palette(space, centres, counts[0], counts, grey)
+    if is_main():
         counts = _count_grey_and_label(batches(), draft)
-        tables = draft._tables
-    centres, counts = broadcast_from_main(centres), broadcast_from_main(counts)
+    counts = broadcast_from_main(counts)
     palette = Palette(space, centres, counts.sum(0) / counts.sum(), counts, grey)
-    palette._tables.update(tables)
+    palette._tables.update(draft._tables)
     return palette
 
 
@@ -231,5 +253,7 @@ def _count_grey_and_label(batches: Iterable[UInt8[Tensor, "_ 3 _ _"]], palette: 
             pair = level.mul_(palette.size).add_(palette.labels(rgb)).flatten()
             totals.scatter_add_(0, pair, torch.ones_like(pair))
     if totals is None:
-        raise ArgumentError("batches: the second pass saw no pictures; it must give the same ones as the first.")
+        raise ArgumentError(
+            "batches: there is no picture to count colours in; at least one is needed, on a second pass too."
+        )
     return totals.cpu().to(torch.float64).view(256, palette.size)

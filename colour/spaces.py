@@ -22,7 +22,7 @@ GREY_FORMULAS = ("rec601", "rec709", "mean", "lstar")
 
 Picture: TypeAlias = UInt8[Tensor, "b 3 h w"] | Float[Tensor, "b 3 h w"]
 
-_LUMA_WEIGHTS = {"rec601": (0.299, 0.587, 0.114), "rec709": (0.2126, 0.7152, 0.0722), "mean": (1 / 3, 1 / 3, 1 / 3)}
+LUMA_WEIGHTS = {"rec601": (0.299, 0.587, 0.114), "rec709": (0.2126, 0.7152, 0.0722), "mean": (1 / 3, 1 / 3, 1 / 3)}
 
 # Linear sRGB to XYZ (D65), to six digits, as scikit-image and OpenCV have it.
 _XYZ_FROM_RGB = ((0.412453, 0.357580, 0.180423), (0.212671, 0.715160, 0.072169), (0.019334, 0.119193, 0.950227))
@@ -236,7 +236,7 @@ def luma(rgb: Picture, formula: str = "rec601") -> Float32[Tensor, "b 1 h w"]:
         y = _lab_compress(_combine(_linear_light(rgb).unbind(1), _XYZ_FROM_RGB_WHITE_1[1]))
         grey = y.mul_(1.16).sub_(0.16)
     else:
-        grey = _combine(rgb.unbind(1), _LUMA_WEIGHTS[formula])
+        grey = _combine(rgb.unbind(1), LUMA_WEIGHTS[formula])
         if rgb.dtype == torch.uint8:
             grey.div_(255)
     return grey.unsqueeze(1)

@@ -5,7 +5,7 @@ from .downloads import cache_root
 from .folders import list_files
 from .images import BrokenImageError, decode_image
 from .sources import SOURCES, available_splits, open_source, register_source, source_names
-from .subsets import class_balanced_subset, hold_out
+from .subsets import class_balanced_subset, hold_out, only_classes
 from .tensors import ImageSource, TensorSource, concatenate, is_grey
 from .toy import TOY_CLASSES, ToyColour, ToyScenes, draw_toy, make_toy, toy_colours
 
@@ -31,6 +31,7 @@ __all__ = [
     "is_grey",
     "list_files",
     "make_toy",
+    "only_classes",
     "open_source",
     "register_source",
     "source_names",

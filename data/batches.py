@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int64, UInt8
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
 from ..runtime.errors import ArgumentError, UnknownNameError
 from ..runtime.randomness import hash_permutation, hash_uniform
 from .tensors import ImageSource
 
-AUGMENTATIONS = ("none", "flip", "flip-crop")
+AUGMENTATIONS = ("none", "flip", "flip-crop", "flip-resized-crop", "flip-affine")
 
 # Uses of randomness (stream numbers of runtime.randomness; 0 is the order of the epoch). A further view of the same
 # pictures adds _STREAMS_PER_VIEW, so that its flips and shifts are independent.
-_STREAM_FLIP, _STREAM_SHIFT_X, _STREAM_SHIFT_Y = 1, 2, 3
+_STREAM_FLIP, _STREAM_SHIFT_X, _STREAM_SHIFT_Y, _STREAM_AREA, _STREAM_ASPECT, _STREAM_ANGLE = 1, 2, 3, 4, 5, 6
 _STREAMS_PER_VIEW = 16
 _PADDING = 4
+_AREAS, _ASPECTS = (0.2, 1.0), (3 / 4, 4 / 3)
+_ANGLE, _SHEAR, _ZOOM = math.radians(20), 0.2, 0.2
 
 
 @dataclass
@@ -30,13 +34,13 @@ class Batch:
         rgb: uint8 (b, 3, s, s), augmented.
         ids: int64 (b,), their positions in the source.
         labels: int64 (b,), or None.
-        view: which of several augmented views of the same pictures this is.
+        others: further views of the same pictures, each augmented in its own way, like `rgb`.
     """
 
     rgb: Tensor
     ids: Tensor
     labels: Tensor | None = None
-    view: int = 0
+    others: tuple[Tensor, ...] = ()
 
 
 def augment(
@@ -48,16 +52,19 @@ def augment(
     mode: str = "flip-crop",
     view: int = 0,
 ) -> UInt8[Tensor, "b 3 h w"]:
-    """Flip each picture left to right half the time and shift it by up to 4 pixels each way, repeating the edge.
+    """Flip each picture left to right half the time, and shift or crop it.
 
     A pure function of (seed, epoch, id, view): no picture depends on its neighbours in the batch, nor on the device.
     The shift is the usual crop from a picture padded by 4 (He et al. 2016, "Deep residual learning", section 4.2), with
-    the edge repeated instead of black, because a black frame would be a colour to learn.
+    the edge repeated instead of black, because a black frame would be a colour to learn. The resized crop (Szegedy et al.
+    2015, section 6) takes 20 to 100 % of the area at an aspect of 3/4 to 4/3 and enlarges it bilinearly to the whole; the affine
+    map turns by up to 20°, shears by up to 0.2 and zooms by up to 20 %.
 
     Args:
         rgb: uint8 (b, 3, h, w).
         ids: int64 (b,), the same numbers the source knows them by.
-        mode: one of AUGMENTATIONS: "none", "flip", or "flip-crop" (flip and shift).
+        mode: one of AUGMENTATIONS: "none", "flip", "flip-crop" (flip and shift), "flip-resized-crop", or
+            "flip-affine".
         view: 0 for the first view of a picture in this epoch, 1 for a second one, …
 
     Raises:
@@ -79,9 +86,51 @@ def augment(
         columns = (columns + dx[:, None]).clamp_(0, w - 1)
         rows = (rows + dy[:, None]).clamp_(0, h - 1)
     flip = hash_uniform(seed, epoch, ids, base + _STREAM_FLIP) < 0.5
+    if mode in ("flip-resized-crop", "flip-affine"):
+        part = _resized_crop if mode == "flip-resized-crop" else _affine
+
+        def uniform(stream: int, low: float, high: float) -> Float[Tensor, " b"]:
+            return low + (high - low) * hash_uniform(seed, epoch, ids, base + stream)
+
+        return _resample(rgb, part(uniform), flip)
     columns = torch.where(flip[:, None], columns.flip(1), columns)
     index = (rows[:, :, None] * w + columns[:, None, :]).flatten(1)  # (b, h·w)
     return rgb.flatten(2).gather(2, index[:, None].expand(-1, 3, -1)).view_as(rgb)
+
+
+Uniform = Callable[[int, float, float], Float[Tensor, " b"]]
+
+
+def _resized_crop(uniform: Uniform) -> Float[Tensor, "b 2 3"]:
+    """A random part of each picture, enlarged to the whole: where each output point is read from, in −1…1."""
+    area = uniform(_STREAM_AREA, *_AREAS)
+    aspect = uniform(_STREAM_ASPECT, math.log(_ASPECTS[0]), math.log(_ASPECTS[1])).exp()  # width over height
+    width, height = (area * aspect).sqrt().clamp_max(1), (area / aspect).sqrt().clamp_max(1)  # shares of the sides
+    x, y = (
+        (1 - width) * uniform(_STREAM_SHIFT_X, -1.0, 1.0),
+        (1 - height) * uniform(_STREAM_SHIFT_Y, -1.0, 1.0),
+    )  # its centre
+    zero = torch.zeros_like(x)
+    return torch.stack([width, zero, x, zero, height, y], dim=1).view(-1, 2, 3)
+
+
+def _affine(uniform: Uniform) -> Float[Tensor, "b 2 3"]:
+    """Turned by up to 20°, sheared by up to 0.2 and zoomed by up to 20 %, around the centre."""
+    angle, shear = uniform(_STREAM_ANGLE, -_ANGLE, _ANGLE), uniform(_STREAM_SHIFT_X, -_SHEAR, _SHEAR)
+    zoom = uniform(_STREAM_AREA, 1 - _ZOOM, 1 + _ZOOM)
+    cos, sin, zero = zoom * angle.cos(), zoom * angle.sin(), torch.zeros_like(angle)
+    return torch.stack([cos, shear * cos - sin, zero, sin, shear * sin + cos, zero], dim=1).view(-1, 2, 3)
+
+
+def _resample(
+    rgb: UInt8[Tensor, "b 3 h w"], theta: Float[Tensor, "b 2 3"], flip: Bool[Tensor, " b"]
+) -> UInt8[Tensor, "b 3 h w"]:
+    """Bilinear, repeating the edge; mirrored left to right where `flip` is set."""
+    mirror = torch.where(flip, -1.0, 1.0)[:, None]
+    theta = torch.cat([theta[:, :, :1] * mirror[:, None], theta[:, :, 1:]], dim=2)
+    grid = F.affine_grid(theta, list(rgb.shape), align_corners=False)
+    part = F.grid_sample(rgb.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return part.round_().to(torch.uint8)
 
 
 class Batches:
@@ -94,6 +143,7 @@ class Batches:
         augment: one of AUGMENTATIONS.
         shuffle: a new order each epoch; else the order of the source.
         drop_last: leave out the last batch when it is not full.
+        views: how many differently augmented views of each picture a batch holds.
         device: where the batches are wanted; None: where the source lives.
 
     Raises:
@@ -115,6 +165,7 @@ class Batches:
         augment: str = "flip-crop",
         shuffle: bool = True,
         drop_last: bool = True,
+        views: int = 1,
         device: torch.device | str | None = None,
     ):
         if augment not in AUGMENTATIONS:
@@ -130,6 +181,7 @@ class Batches:
             )
         self.source, self.batch_size, self.seed = source, batch_size, seed
         self.augment, self.shuffle, self.drop_last, self.device = augment, shuffle, drop_last, device
+        self.views = views
         self._labels = source.labels
 
     def __len__(self) -> int:
@@ -153,5 +205,9 @@ class Batches:
         labels = self._labels if self._labels is None else self._labels.to(device)
         for step in range(start_step, len(self)):
             ids = order[step * self.batch_size : (step + 1) * self.batch_size]
-            rgb = augment(self.source.gather(ids, device), ids, seed=self.seed, epoch=epoch, mode=self.augment)
-            yield Batch(rgb, ids, None if labels is None else labels[ids])
+            pictures = self.source.gather(ids, device)
+            first, *others = (
+                augment(pictures, ids, seed=self.seed, epoch=epoch, mode=self.augment, view=view)
+                for view in range(self.views)
+            )
+            yield Batch(first, ids, None if labels is None else labels[ids], tuple(others))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Num, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -89,8 +89,8 @@ def decode_quietly(
     return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))
 
 
-def fit_pictures(images: UInt8[Tensor, "n 3 h w"], size: int) -> UInt8[Tensor, "n 3 size size"]:
-    """Resize (bicubic, antialiased) and centre-crop decoded pictures to `size`; at that size they stay as they are."""
+def fit_pictures(images: Num[Tensor, "n 3 h w"], size: int) -> Num[Tensor, "n 3 size size"]:
+    """Resize (bicubic, antialiased) and centre-crop pictures, uint8 or floating, to `size`; at that size they stay as they are."""
     h, w = images.shape[-2:]
     if (h, w) == (size, size):
         return images

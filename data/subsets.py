@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from ..runtime.errors import ArgumentError
+from ..runtime.errors import ArgumentError, DataError, UnknownNameError
 from ..runtime.randomness import hash_bits
 from .tensors import ImageSource
 
@@ -41,6 +42,22 @@ def hold_out(source: ImageSource, fraction: float, seed: int) -> tuple[Int64[Ten
         rank, _ = _rank_in_group(torch.zeros_like(groups), seed, _STREAM_HOLD_OUT)
         held = rank < min(max(math.floor(n * fraction + 0.5), 1), n - 1)
     return torch.nonzero(~held).flatten(), torch.nonzero(held).flatten()
+
+
+def only_classes(source: ImageSource, names: Sequence[str]) -> ImageSource:
+    """The pictures of some classes; labels keep their numbers.
+
+    Raises:
+        UnknownNameError: there is no class of such a name.
+        DataError: the source has no classes.
+    """
+    if source.labels is None or source.class_names is None:
+        raise DataError(f"--classes: {source.name} has no classes to choose from; leave the option out.")
+    for name in names:
+        if name not in source.class_names:
+            raise UnknownNameError("--classes", name, source.class_names)
+    wanted = torch.tensor([source.class_names.index(name) for name in names], device=source.labels.device)
+    return source.subset(torch.isin(source.labels, wanted).nonzero().flatten())
 
 
 def class_balanced_subset(labels: Int64[Tensor, " n"], fraction: float, seed: int) -> Int64[Tensor, " m"]:

@@ -1,37 +1,54 @@
-"""The pretext: colour tasks, the decoder that is thrown away afterwards, and painting."""
+"""The pretext: colour tasks, the heads that are thrown away afterwards, and painting."""
 
+from .classification import ABBins, PaletteTask
+from .combined import CombinedTask
+from .contract import PaintingTask, Task
+from .controls import Autoencoder, Rotation, Supervised, Untrained
 from .decoder import PyramidDecoder
-from .model import PretextModel
+from .decoding import DECODES, Decoding
+from .model import HeadSettings, PretextModel, build_model, pixel_head
 from .painting import Painter
-from .tasks import (
-    DECODES,
-    LOSSES,
-    PREDICT_AT,
-    TASKS,
-    LabRegression,
-    PaletteTask,
-    RGBRegression,
-    Task,
-    check_task_name,
-    create_task,
-    list_tasks,
-    register_task,
-)
+from .pairs import Contrast, SplitBrain
+from .regression import LOSSES, LabRegression, RGBRegression
+from .resolution import PREDICT_AT
+from .seed_decoders import DECODERS, SeedDecoder, check_decoder_name, make_decoder
+from .superres import SuperResolution
+from .tasks import TASKS, create_task, list_tasks, register_task, task_names, task_options, wants_pair
 
 __all__ = [
+    "DECODERS",
     "DECODES",
     "LOSSES",
     "PREDICT_AT",
     "TASKS",
+    "ABBins",
+    "Autoencoder",
+    "CombinedTask",
+    "Contrast",
+    "Decoding",
+    "HeadSettings",
     "LabRegression",
     "Painter",
+    "PaintingTask",
     "PaletteTask",
     "PretextModel",
     "PyramidDecoder",
     "RGBRegression",
+    "Rotation",
+    "SeedDecoder",
+    "SplitBrain",
+    "SuperResolution",
+    "Supervised",
     "Task",
-    "check_task_name",
+    "Untrained",
+    "build_model",
+    "check_decoder_name",
     "create_task",
     "list_tasks",
+    "make_decoder",
+    "pixel_head",
     "register_task",
+    "task_names",
+    "task_options",
+    "wants_pair",
 ]

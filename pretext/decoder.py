@@ -78,17 +78,20 @@ class PyramidDecoder(nn.Module):
             current = out
         self.head = nn.Conv2d(current, out_chans, 1)
 
-    def forward(self, maps: list[Float[Tensor, "b _ _ _"]], size: tuple[int, int]) -> Float[Tensor, "b c h w"]:
+    def forward(
+        self, maps: list[Float[Tensor, "b _ _ _"]], inputs: Float[Tensor, "b _ h w"]
+    ) -> Float[Tensor, "b c h2 w2"]:
         """The prediction.
 
         Args:
             maps: the encoder's feature maps, shallow to deep.
-            size: height and width of the encoder's input.
+            inputs: the encoder's input; only its height and width matter.
 
         Returns:
             (b, out_chans, ⌈h / predict_at⌉, ⌈w / predict_at⌉).
         """
-        wanted = (-(-size[0] // self.predict_at), -(-size[1] // self.predict_at))
+        height, width = inputs.shape[-2:]
+        wanted = (-(-height // self.predict_at), -(-width // self.predict_at))
         x = maps[-1]
         for level, block in zip(self.levels, self.blocks, strict=False):
             x = block(x, maps[level], tuple(maps[level].shape[-2:]))

@@ -1,30 +1,76 @@
-"""What is trained? An encoder and a decoder together; afterwards only the encoder is kept."""
+"""What is trained? An encoder, and a head on its feature maps; afterwards only the encoder is kept."""
 
 from __future__ import annotations
 
-from jaxtyping import Float
+from dataclasses import dataclass
+from typing import Any
+
 from torch import Tensor, nn
 
-from .decoder import PyramidDecoder
+from .contract import Task
+from .seed_decoders import make_decoder
+
+
+@dataclass(frozen=True)
+class HeadSettings:
+    """How a prediction is made of feature maps; what a task's head does not need it leaves alone.
+
+    Attributes:
+        skips: how many encoder levels above the deepest the U-Net decoder sees; None for all.
+        decoder: its name in :data:`pretint.pretext.DECODERS`.
+        width: for unet, most channels at full resolution; else what the decoder's channels are multiples of; None for its own.
+        image_size: side of the training pictures; cs520, with its dense layers, takes no other.
+    """
+
+    skips: int | None = None
+    decoder: str = "unet"
+    width: int | None = None
+    image_size: int = 32
 
 
 class PretextModel(nn.Module):
-    """Encoder and U-Net decoder: input (b, in_chans, h, w) -> prediction (b, out_chans, h', w').
+    """Encoder and head: input (b, in_chans, h, w) -> the task's prediction.
 
     Args:
         encoder: any module with `feature_info` and `forward_intermediates`, as :func:`pretint.backbones.create_backbone` makes.
-        out_chans: channels of the prediction.
-        predict_at: input side over prediction side.
-        skips: how many encoder levels above the deepest the decoder sees; None for all.
+        head: called as head(maps, inputs): the encoder's feature maps, shallow to deep, and its input.
     """
 
-    def __init__(self, encoder: nn.Module, out_chans: int, predict_at: int = 1, skips: int | None = None):
+    def __init__(self, encoder: nn.Module, head: nn.Module):
         super().__init__()
-        self.encoder = encoder
-        levels: list[dict[str, int]] = encoder.feature_info  # type: ignore[assignment]
-        channels, reductions = [lv["num_chs"] for lv in levels], [lv["reduction"] for lv in levels]
-        self.decoder = PyramidDecoder(channels, reductions, out_chans, predict_at, skips)
+        self.encoder, self.head = encoder, head
 
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h2 w2"]:
-        maps = self.encoder.forward_intermediates(x, intermediates_only=True)  # type: ignore[operator]
-        return self.decoder(maps, (x.shape[-2], x.shape[-1]))
+    def forward(self, x: Tensor) -> Any:
+        return self.head(self.encoder.forward_intermediates(x, intermediates_only=True), x)  # type: ignore[operator]
+
+
+def build_model(task: Task, encoder: nn.Module, settings: HeadSettings | None = None) -> PretextModel:
+    """The network that a task trains: a task's own head (`make_head(encoder, settings)`), else the decoder of the
+    settings, which predicts `out_chans` channels for each pixel."""
+    return PretextModel(encoder, make_head(task, encoder, settings or HeadSettings()))
+
+
+def make_head(task: Task, encoder: nn.Module, settings: HeadSettings) -> nn.Module:
+    """The head that a task wants on an encoder's maps."""
+    own = getattr(task, "make_head", None)
+    return own(encoder, settings) if own else pixel_head(encoder, task.out_chans, task.predict_at, settings)
+
+
+def pixel_head(encoder: nn.Module, out_chans: int, predict_at: int, settings: HeadSettings) -> nn.Module:
+    """A decoder built from the encoder's `feature_info`: maps -> (b, out_chans, ⌈h / predict_at⌉, ⌈w / predict_at⌉).
+
+    Raises:
+        UnknownNameError: no such decoder.
+        ArgumentError: the decoder does not fit the encoder; the message names one that fits.
+    """
+    levels: list[dict[str, Any]] = encoder.feature_info  # type: ignore[assignment]
+    return make_decoder(
+        settings.decoder, levels, _input_channels(encoder), out_chans, predict_at,
+        skips=settings.skips, width=settings.width, image_size=settings.image_size,
+    )  # fmt: skip
+
+
+def _input_channels(encoder: nn.Module) -> int | None:
+    """Channels of an encoder's input; None for half of a pair, whose head is given the input of both halves."""
+    channels = getattr(getattr(encoder, "preprocess", encoder), "in_chans", None)
+    return channels if isinstance(channels, int) else None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -13,8 +15,10 @@ from ..backbones import SMALLEST_SIZE
 from ..colour import luma, to_float, to_uint8, with_luma
 from ..data import Batch, ImageSource
 from ..runtime.device import Compute
+from ..runtime.errors import ArgumentError
+from .contract import PaintingTask, Task, colour_prediction
+from .decoding import Decoding, confidence, saturated
 from .model import PretextModel
-from .tasks import Task
 
 _LONGEST_SIDES = 16
 
@@ -26,24 +30,74 @@ class Painter:
         model: the trained network.
         task: what it was trained for.
         compute: device and precision.
+        decoding: how predictions are painted; None for the way that the task was made with. Can be set anew at any time. For a
+            task that predicts colours, and not a distribution over them, it is the saturation that counts.
     """
 
-    def __init__(self, model: PretextModel, task: Task, compute: Compute):
-        self.model, self.task, self.compute = compute.place(model), task, compute
+    def __init__(self, model: PretextModel, task: Task, compute: Compute, decoding: Decoding | None = None):
+        self.model, self.task, self.compute, self.decoding = compute.place(model), task, compute, decoding
+
+    @property
+    def painting_task(self) -> PaintingTask:
+        """The task, which must paint.
+
+        Raises:
+            ArgumentError: it paints nothing.
+        """
+        if not isinstance(self.task, PaintingTask):
+            raise ArgumentError(f"task: {self.task.name} paints nothing; probe its encoder instead.")
+        return self.task
 
     @torch.inference_mode()
     def predict(self, rgb: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b k h2 w2"]:
-        """Raw predictions for pictures on the model's device, float32."""
+        """What the task paints from, for pictures on the model's device, float32."""
         self.model.eval()
         ids = torch.arange(len(rgb), device=rgb.device)
-        inputs, _ = self.task.split(Batch(rgb, ids, None))
+        inputs, _ = self.painting_task.split(Batch(rgb, ids, None))
         with self.compute.autocast():
-            return self.model(self.compute.layout(inputs)).float()
+            predictions = self.model(self.compute.layout(inputs))
+        return colour_prediction(self.task, predictions).float()
 
     @torch.inference_mode()
     def paint(self, rgb: UInt8[Tensor, "b 3 h w"]) -> UInt8[Tensor, "b 3 h w"]:
         """The pictures painted anew from their grey."""
-        return to_uint8(self.task.paint(self.predict(rgb), rgb))
+        return to_uint8(_painted(self.painting_task, self.predict(rgb), rgb, self.decoding))
+
+    @torch.inference_mode()
+    def temperature_sweep(
+        self, rgb: UInt8[Tensor, "b 3 h w"], temperatures: Sequence[float]
+    ) -> list[UInt8[Tensor, "b 3 h w"]]:
+        """The pictures painted with the annealed mean at each temperature (above 0, at most 1), from one prediction.
+
+        Raises:
+            ArgumentError: the task predicts no distribution over colours or can't be told how to paint it, or a temperature is out
+                of range.
+        """
+        self._check_distribution()
+        if not takes_decoding(self.painting_task):
+            raise ArgumentError(
+                f"temperatures: {self.task.name} paints in its own way alone; take a run of palette or bins."
+            )
+        start = self.decoding or Decoding()
+        ways = [replace(start, mode="annealed", temperature=temperature) for temperature in temperatures]
+        predictions = self.predict(rgb)
+        return [to_uint8(_painted(self.painting_task, predictions, rgb, way)) for way in ways]
+
+    @torch.inference_mode()
+    def confidence(self, rgb: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1 h w"]:
+        """How sure the network is of each pixel's colour: 1 - entropy / ln K, in 0…1, enlarged bilinearly to the pictures' size.
+
+        Raises:
+            ArgumentError: the task predicts no distribution over colours.
+        """
+        self._check_distribution()
+        return F.interpolate(confidence(self.predict(rgb)), size=rgb.shape[-2:], mode="bilinear", align_corners=False)
+
+    def _check_distribution(self) -> None:
+        if self.task.palette is None:
+            raise ArgumentError(
+                f"task: {self.task.name} predicts no distribution over colours; take a run of palette or bins."
+            )
 
     def predictions(
         self, source: ImageSource, ids: Int64[Tensor, " n"], batch_size: int = 256
@@ -52,7 +106,7 @@ class Painter:
         for chunk in ids.split(batch_size):
             rgb = source.gather(chunk, self.compute.device)
             predictions = self.predict(rgb)
-            yield rgb, to_uint8(self.task.paint(predictions, rgb)), predictions
+            yield rgb, to_uint8(_painted(self.painting_task, predictions, rgb, self.decoding)), predictions
 
     @torch.inference_mode()
     def colourize(self, picture: UInt8[Tensor, "3 h w"], size: int) -> UInt8[Tensor, "3 h w"]:
@@ -69,6 +123,25 @@ class Painter:
         longest = _LONGEST_SIDES * max(size, SMALLEST_SIZE)  # a picture of one row must not become a band without end
         small_size = [min(max(SMALLEST_SIZE, round(side * scale)), longest) for side in (height, width)]
         small = to_uint8(F.interpolate(to_float(rgb), size=small_size, mode="bilinear", antialias=True).clamp(0, 1))
-        painted = self.task.paint(self.predict(small), small)
+        painted = _painted(self.painting_task, self.predict(small), small, self.decoding)
         large = F.interpolate(painted, size=(height, width), mode="bicubic", align_corners=False).clamp(0, 1)
         return to_uint8(with_luma(large, luma(rgb, self.task.grey), self.task.grey))[0].cpu()
+
+
+def takes_decoding(task: PaintingTask) -> bool:
+    """Whether the task paints in the way it is told: `paint(predictions, rgb, decoding)`."""
+    return "decoding" in inspect.signature(task.paint).parameters
+
+
+def _painted(
+    task: PaintingTask,
+    predictions: Float[Tensor, "b k h2 w2"],
+    rgb: UInt8[Tensor, "b 3 h w"],
+    decoding: Decoding | None,
+) -> Float[Tensor, "b 3 h w"]:
+    """A task's painting (0…1), in the way wanted."""
+    if decoding is None:
+        return task.paint(predictions, rgb)
+    if takes_decoding(task):
+        return task.paint(predictions, rgb, decoding)  # type: ignore[call-arg]
+    return saturated(task.paint(predictions, rgb), decoding.saturation, task.grey)

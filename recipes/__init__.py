@@ -9,16 +9,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .catalogue import BackbonesConfig, TasksConfig, backbones, tasks
+    from .catalogue import BackbonesConfig, PresetsConfig, TasksConfig, backbones, presets, tasks
     from .colourizing import ColourizeConfig, colourize
     from .demonstration import DemoConfig, demo
+    from .describing import InfoConfig, info
     from .evaluating import EvaluateConfig, evaluate
+    from .exporting import ExportConfig, export
     from .finetuning import FinetuneConfig, finetune
     from .listing import RunsConfig, runs
     from .opening import Run, open_run
     from .options import Outcome
     from .pretraining import pretrain
     from .probing import ProbeConfig, probe
+    from .published import PRESETS, preset_config, typed_preset
+    from .pushing import PushConfig, push
     from .reporting import ReportConfig, report
     from .settings import PretrainConfig
 
@@ -27,11 +31,16 @@ _HOME = {
     "ColourizeConfig": "colourizing", "colourize": "colourizing",
     "DemoConfig": "demonstration", "demo": "demonstration",
     "EvaluateConfig": "evaluating", "evaluate": "evaluating",
+    "ExportConfig": "exporting", "export": "exporting",
     "FinetuneConfig": "finetuning", "finetune": "finetuning",
+    "InfoConfig": "describing", "info": "describing",
     "RunsConfig": "listing", "runs": "listing",
     "Outcome": "options",
+    "PresetsConfig": "catalogue", "presets": "catalogue",
+    "PRESETS": "published", "preset_config": "published", "typed_preset": "published",
     "PretrainConfig": "settings", "pretrain": "pretraining",
     "ProbeConfig": "probing", "probe": "probing",
+    "PushConfig": "pushing", "push": "pushing",
     "ReportConfig": "reporting", "report": "reporting",
     "Run": "opening", "open_run": "opening",
 }  # fmt: skip
@@ -44,14 +53,19 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
+    "PRESETS",
     "BackbonesConfig",
     "ColourizeConfig",
     "DemoConfig",
     "EvaluateConfig",
+    "ExportConfig",
     "FinetuneConfig",
+    "InfoConfig",
     "Outcome",
+    "PresetsConfig",
     "PretrainConfig",
     "ProbeConfig",
+    "PushConfig",
     "ReportConfig",
     "Run",
     "RunsConfig",
@@ -60,11 +74,17 @@ __all__ = [
     "colourize",
     "demo",
     "evaluate",
+    "export",
     "finetune",
+    "info",
     "open_run",
+    "preset_config",
+    "presets",
     "pretrain",
     "probe",
+    "push",
     "report",
     "runs",
     "tasks",
+    "typed_preset",
 ]

@@ -1,4 +1,4 @@
-"""`pretint backbones` and `pretint tasks`: what there is to choose from."""
+"""`pretint backbones`, `pretint presets` and `pretint tasks`: what there is to choose from."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from tyro.conf import Positional
 from ..backbones import OUR_BACKBONES, create_backbone, list_backbones
 from ..pretext import list_tasks
 from .options import Outcome
+from .published import PRESETS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,17 @@ class BackbonesConfig:
 @dataclass(frozen=True, kw_only=True)
 class TasksConfig:
     """List colour tasks.
+
+    Attributes:
+        json: print as JSON for programs.
+    """
+
+    json: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class PresetsConfig:
+    """List presets.
 
     Attributes:
         json: print as JSON for programs.
@@ -65,3 +77,15 @@ def tasks(config: TasksConfig) -> Outcome:
     for name, description in list_tasks().items():
         table.add_row(name, description)
     return Outcome({"tasks": list_tasks()}, [table])
+
+
+def presets(config: PresetsConfig) -> Outcome:
+    """Presets, each with a sentence and the figure to expect."""
+    table = Table("preset", "what it is", "expected")
+    for name, preset in PRESETS.items():
+        table.add_row(name, preset.about, preset.expected)
+    listed = {
+        name: {"about": preset.about, "expected": preset.expected, "settings": preset.settings}
+        for name, preset in PRESETS.items()
+    }
+    return Outcome({"presets": listed}, [table])

@@ -49,6 +49,7 @@ def colourize(config: ColourizeConfig) -> Outcome:
     found = _with_targets([pair for path in config.pictures for pair in _found(path)], config.out)
     compute = Compute.choose(config.device, config.precision)
     run = open_run(config.run, compute)
+    _ = run.painter.painting_task  # before pictures are read: it says so if the run paints nothing
     painted, broken = [], []
     for path, target in found.items():
         try:

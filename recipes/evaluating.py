@@ -7,14 +7,14 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from ..data import ImageSource, available_splits, hold_out, open_source
+from ..data import ImageSource, available_splits, open_source
 from ..evaluation import colour_table
 from ..runtime.device import Compute
 from ..runtime.results import add_results
 from .colour_results import measure_colour, save_pictures, spread_ids
 from .opening import Run, open_run
 from .options import DataOptions, MachineOptions, Outcome
-from .pretraining import judged_source, open_training_source, report_broken
+from .pretraining import held_out_ids, judged_source, open_training_source, report_broken
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,8 @@ def _own_images(run: Run, config: EvaluateConfig, compute: Compute) -> tuple[Ima
 
     def held_out() -> ImageSource:
         source = open_training_source(settings, compute)
-        return source.subset(hold_out(source, settings.holdout, settings.seed)[1].to(compute.device))
+        kept, held = held_out_ids(settings, source)
+        return source.subset((held if len(held) else kept).to(compute.device))
 
     source = judged_source(settings, held_out, compute)
     return source, "test" if source.split == "test" else "held-out"

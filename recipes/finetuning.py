@@ -35,8 +35,8 @@ class FinetuneConfig(TransferOptions):
     run: Positional[Path]
     epochs: int = 10
     batch_size: int = 256
-    learning_rate: float = 1e-3
-    layer_decay: float = 0.75
+    learning_rate: float = 4e-3
+    layer_decay: float = 0.95
     weight_decay: float = 0.05
     augment: str = "flip-crop"
     patience: int | None = None

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from ..backbones import Preprocess, create_backbone
 from ..colour import Palette
-from ..pretext import TASKS, Painter, PretextModel, Task, create_task
+from ..pretext import (
+    HeadSettings,
+    Painter,
+    PretextModel,
+    Task,
+    build_model,
+    create_task,
+    task_names,
+    task_options,
+    wants_pair,
+)
 from ..runtime.checkpoints import Checkpoints
 from ..runtime.device import Compute
 from ..runtime.errors import ArgumentError, PretintError, RunFolderError
@@ -42,7 +51,7 @@ def open_run(path: Path, compute: Compute) -> Run:
     folder = RunFolder.open(path)
     config = read_settings(folder)
     palette = read_palette(folder) if needs_palette(config.task) else None
-    model, task = build_model(config, palette)
+    model, task = make_model(config, palette, int(folder.config.get("data", {}).get("classes", 0)))
     Checkpoints(folder.checkpoints).load_best(model)
     return Run(folder, config, Painter(model, task, compute))
 
@@ -61,6 +70,7 @@ def read_settings(folder: RunFolder) -> PretrainConfig:
         if unknown:
             raise RunFolderError(f"{folder.path} has settings that this Pretint does not know: {sorted(unknown)}.")
         values: dict[str, Any] = {k: Path(v) if k in paths and v is not None else v for k, v in settings.items()}
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return PretrainConfig(**values)
     except (TypeError, AttributeError, PretintError) as error:
         raise RunFolderError(f"{folder.path / 'config.json'} can't be used: {error}") from error
@@ -79,24 +89,43 @@ def read_palette(folder: RunFolder) -> Palette:
 
 
 def needs_palette(task: str) -> bool:
-    """Whether the task is made with a palette."""
-    return "palette" in inspect.signature(TASKS[task]).parameters
+    """Whether the task, or one of a combination, is made with a palette."""
+    return "palette" in task_options(task)
 
 
-def build_model(config: PretrainConfig, palette: Palette | None) -> tuple[PretextModel, Task]:
+def make_model(config: PretrainConfig, palette: Palette | None, classes: int = 0) -> tuple[PretextModel, Task]:
     """The network with fresh weights, and its task.
 
     Of the settings, each task is given those that it takes by name.
+
+    Args:
+        config: the run's settings.
+        palette: for tasks that take one.
+        classes: of the training images, for tasks that learn from labels.
     """
-    preprocess = Preprocess(in_chans=1, grey=config.grey)
-    accepted = inspect.signature(TASKS[config.task]).parameters
-    named = ("loss", "keep_luma", "bounded", "decode", "temperature", "predict_at")
-    options: dict[str, Any] = {name: getattr(config, name) for name in named if name in accepted}
+    preprocess = _preprocess(config)
+    accepted = task_options(config.task)
+    given = {name: getattr(config, name, None) for name in accepted}
+    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if palette is not None:
         options["palette"] = palette
-    task = create_task(config.task, preprocess, **options)
-    sizes = {name: getattr(config, name) for name in ("width", "depth") if getattr(config, name) is not None}
+    if "classes" in accepted:
+        options["classes"] = classes
+    task = create_task(config.task, preprocess, config.task_weights, **options)
+    named = ("width", "depth", "blocks")
+    sizes = {name: getattr(config, name) for name in named if getattr(config, name) is not None}
+    backbone = config.backbone
+    if wants_pair(config.task) and not backbone.startswith("pair/"):
+        backbone = f"pair/{backbone}"
     encoder = create_backbone(
-        config.backbone, task.in_chans, config.stem, image_size=config.image_size, preprocess=preprocess, **sizes
+        backbone, preprocess.in_chans, config.stem, image_size=config.image_size, preprocess=preprocess, **sizes
     )
-    return PretextModel(encoder, task.out_chans, task.predict_at, config.skips), task
+    return build_model(task, encoder, HeadSettings(config.skips, config.decoder, image_size=config.image_size)), task
+
+
+def _preprocess(config: PretrainConfig) -> Preprocess:
+    """What the encoder of a run sees: grey, luma and chroma for pairs, RGB for super-resolution."""
+    if wants_pair(config.task):
+        return Preprocess(3, config.grey, chroma=config.chroma)
+    in_chans = 3 if "superres" in task_names(config.task) else 1
+    return Preprocess(in_chans, config.grey, config.input_mean, config.input_std)

@@ -15,9 +15,9 @@ from timm.optim import param_groups_weight_decay
 from .._version import __version__
 from ..backbones import save_backbone
 from ..colour import Palette, build_palette
-from ..data import Batch, Batches, ImageSource, available_splits, hold_out, is_grey, open_source
+from ..data import Batch, Batches, ImageSource, available_splits, hold_out, is_grey, only_classes, open_source
 from ..evaluation import colour_table
-from ..pretext import Painter
+from ..pretext import TASKS, Painter, PaintingTask, task_names
 from ..runtime.checkpoints import Checkpoints
 from ..runtime.device import Compute
 from ..runtime.errors import ArgumentError, DataError
@@ -27,11 +27,13 @@ from ..runtime.results import add_results
 from ..runtime.runfolder import RunFolder
 from ..runtime.runlog import RunLog, note
 from .colour_results import measure_colour, save_pictures, spread_ids
-from .opening import build_model, needs_palette, read_palette, read_settings
+from .opening import make_model, needs_palette, read_palette, read_settings
 from .options import Outcome, command_line, plain
 from .settings import PretrainConfig
 
 _BATCH_OF_PASSES = 4096
+_MOMENTUM = 0.9
+_RMSPROP_DECAY = 0.9  # as the systems that use it had it; with torch's 0.99 their tanh saturates at once
 
 
 def pretrain(config: PretrainConfig) -> Outcome:
@@ -48,24 +50,27 @@ def pretrain(config: PretrainConfig) -> Outcome:
         config = _resumed(config)
     compute = Compute.choose(config.device, config.precision)
     source = open_training_source(config, compute)
-    kept, held = (ids.to(compute.device) for ids in hold_out(source, config.holdout, config.seed))
-    batches = Batches(
-        source.subset(kept), config.batch_size, seed=config.seed, augment=config.augment, device=compute.device
-    )
+    kept, held = held_out_ids(config, source)
     torch.manual_seed(config.seed)
     palette = _palette(config, source, kept)
-    model, task = build_model(config, palette)
+    model, task = make_model(config, palette, class_count(source))
+    _check_batch_size(config, model)
+    batches = Batches(
+        source.subset(kept), config.batch_size, seed=config.seed, augment=config.augment, views=task.views, device=compute.device
+    )  # fmt: skip
     painter = Painter(model, task, compute)
-    judged = judged_source(config, lambda: source.subset(held), compute)
+    judged = judged_source(config, lambda: source.subset(held if len(held) else kept), compute)
     shown = judged.gather(spread_ids(len(judged)))
     folder = _go_on(config, source) if config.resume else _start_folder(config, source, palette)
-    try:
-        epochs = _train(config, painter, batches, source.subset(held), shown, folder)
-    except BaseException:
-        if not Checkpoints(folder.checkpoints).last.is_file():
-            folder.remove()  # nothing in it could be gone on with
-        raise
-    Checkpoints(folder.checkpoints).load_best(model)
+    epochs = 0
+    if getattr(task, "trains", True):
+        try:
+            epochs = _train(config, painter, batches, source.subset(held), shown, folder)
+        except BaseException:
+            if not Checkpoints(folder.checkpoints).last.is_file():
+                folder.remove()  # nothing in it could be gone on with
+            raise
+        Checkpoints(folder.checkpoints).load_best(model)
     _save_encoder(config, painter, source, folder, epochs)
     return _finish(painter, judged, shown, folder)
 
@@ -85,8 +90,13 @@ def open_training_source(config: PretrainConfig, compute: Compute) -> ImageSourc
         max_broken=config.max_broken,
     )
     report_broken(source)
+    source = _chosen(config, source)
+    if config.limit is not None:
+        source = source.subset(torch.arange(min(config.limit, len(source))))
     if is_grey(source):
         raise DataError(f"--data {config.data}: all images are grey; colourization needs pictures with colour.")
+    if "supervised" in task_names(config.task) and source.labels is None:
+        raise DataError(f"--data {config.data}: task supervised needs labels; give a data set with class folders.")
     remaining = len(source) - round(len(source) * config.holdout)
     if remaining < config.batch_size:
         raise DataError(
@@ -94,6 +104,30 @@ def open_training_source(config: PretrainConfig, compute: Compute) -> ImageSourc
             f"{config.batch_size}; use a smaller --batch-size or more images."
         )
     return source.to(compute.device)
+
+
+def _chosen(config: PretrainConfig, source: ImageSource) -> ImageSource:
+    return source if config.classes is None else only_classes(source, config.classes)
+
+
+def held_out_ids(config: PretrainConfig, source: ImageSource) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids of the training images to learn from, and of those held out (none with `holdout` 0)."""
+    if config.holdout == 0:
+        return torch.arange(len(source)), torch.arange(0)
+    return hold_out(source, config.holdout, config.seed)
+
+
+def class_count(source: ImageSource) -> int:
+    """Classes of a source; 0 without labels."""
+    return 0 if source.labels is None else int(source.labels.max()) + 1
+
+
+def _check_batch_size(config: PretrainConfig, model: torch.nn.Module) -> None:
+    normalises = any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for m in model.modules())
+    if config.batch_size < 2 and normalises:
+        raise ArgumentError(
+            f"--batch-size: {config.batch_size} must be at least 2; this network's batch normalisation needs two images."
+        )
 
 
 def report_broken(source: ImageSource) -> None:
@@ -135,7 +169,9 @@ def _palette(config: PretrainConfig, source: ImageSource, kept: torch.Tensor) ->
     if config.resume:
         return read_palette(RunFolder(config.folder))
     chunks = kept.split(_BATCH_OF_PASSES)
-    return build_palette(
+    fits = (getattr(TASKS[name], "fit_palette", None) for name in task_names(config.task))
+    fit = next((fit for fit in fits if fit is not None), build_palette)
+    return fit(
         lambda: (source.gather(ids) for ids in chunks), config.colours, config.palette_space, config.grey, config.seed
     )
 
@@ -159,7 +195,8 @@ def _start_folder(config: PretrainConfig, source: ImageSource, palette: Palette 
             "verb": "pretrain",
             "command": command_line("pretrain", config),
             "settings": plain(config),
-            "data": {"name": source.name, "fingerprint": source.fingerprint, "images": len(source), "broken": len(source.broken)},
+            "data": {"name": source.name, "fingerprint": source.fingerprint, "images": len(source), "broken": len(source.broken),
+                     "classes": class_count(source)},
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
             "versions": {
                 "pretint": __version__, "torch": torch.__version__, "timm": timm.__version__, "python": platform.python_version(),
@@ -181,8 +218,7 @@ def _train(
 ) -> int:
     """Runs the loop; returns the number of epochs behind the best weights."""
     model, task, compute = painter.model, painter.task, painter.compute
-    groups = param_groups_weight_decay(model, config.weight_decay)
-    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, fused=compute.device.type in ("cpu", "cuda"))
+    optimizer = _optimizer(config, model, compute)
 
     def loss_of(batch: Batch) -> Loss:
         inputs, targets = task.split(batch)
@@ -192,21 +228,26 @@ def _train(
 
     @torch.inference_mode()
     def validate() -> dict[str, float]:
+        if not len(held):
+            return {}
         sums = torch.zeros(2, device=compute.device)
-        for batch in Batches(held, 256, seed=0, augment="none", shuffle=False, drop_last=False).epoch(0):
+        for batch in Batches(held, 256, seed=0, augment="none", shuffle=False, drop_last=False, views=task.views).epoch(
+            0
+        ):
             loss = loss_of(batch)
             sums += torch.stack([loss.numerator, loss.denominator])
         return {"validation_loss": float(sums[0] / sums[1])}
 
     settings = LoopSettings(
-        config.epochs, config.warmup_epochs, config.accumulate, config.clip, config.patience, config.seed
+        config.epochs, config.warmup_epochs, config.accumulate, config.clip, config.patience, config.seed,
+        config.schedule,
     )  # fmt: skip
     checkpoints = Checkpoints(folder.checkpoints)
     training = Training(model, optimizer, batches, loss_of, validate, compute, settings, checkpoints)
     done = training.resume() if config.resume else 0
 
     def paint(epoch: int) -> None:
-        if epoch == 1 or epoch % config.paint_every == 0 or epoch == config.epochs:
+        if isinstance(task, PaintingTask) and (epoch == 1 or epoch % config.paint_every == 0 or epoch == config.epochs):
             log.picture("grey, painted, true", save_pictures(folder, f"epoch-{epoch:04d}", shown, painter), epoch)
 
     with RunLog(folder, "pretrain", training.total_steps, keep_epochs=done) as log:
@@ -225,6 +266,19 @@ def _save_encoder(
     save_backbone(painter.model.encoder, folder.encoder, card, config.image_size)
 
 
+def _optimizer(config: PretrainConfig, model: torch.nn.Module, compute: Compute) -> torch.optim.Optimizer:
+    """The optimiser of the settings; weights decay, biases and normalisations do not."""
+    groups = param_groups_weight_decay(model, config.weight_decay)
+    rate, fused = config.learning_rate, compute.device.type in ("cpu", "cuda")
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=rate, fused=fused)
+    if config.optimizer == "adam":
+        return torch.optim.Adam(groups, lr=rate, fused=fused)
+    if config.optimizer == "rmsprop":
+        return torch.optim.RMSprop(groups, lr=rate, alpha=_RMSPROP_DECAY)
+    return torch.optim.SGD(groups, lr=rate, momentum=_MOMENTUM, nesterov=True, fused=fused)
+
+
 def judged_source(config: PretrainConfig, held_out: Callable[[], ImageSource], compute: Compute) -> ImageSource:
     """What a run's painting is shown and measured on: the test split, or the held-out images where there is none."""
     if "test" not in available_splits(config.data, config.root):
@@ -238,11 +292,14 @@ def judged_source(config: PretrainConfig, held_out: Callable[[], ImageSource], c
         max_broken=config.max_broken,
     )
     report_broken(test)
-    return test.to(compute.device)
+    return _chosen(config, test).to(compute.device)
 
 
 def _finish(painter: Painter, judged: ImageSource, shown: torch.Tensor, folder: RunFolder) -> Outcome:
-    """Measures colour quality and keeps the pictures of the best weights."""
+    """Measures colour quality and keeps the pictures of the best weights, if the task paints."""
+    if not isinstance(painter.task, PaintingTask):
+        lines = [f"Run folder: {folder.path}", f"{painter.task.name} paints nothing. Next: pretint probe {folder.path}"]
+        return Outcome({"run": str(folder.path), **add_results(folder.path, "colour", [])}, [], lines)
     entry = measure_colour(painter, judged, "test" if judged.split == "test" else "held-out")
     save_pictures(folder, "pictures", shown, painter)
     results = add_results(folder.path, "colour", [entry])

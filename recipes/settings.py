@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..backbones import SMALLEST_SIZE, STEMS, check_backbone_name
+from ..backbones import CHROMA_SPACES, SMALLEST_SIZE, STEMS, check_backbone_name
 from ..colour import GREY_FORMULAS, PALETTE_SPACES
 from ..data import AUGMENTATIONS
-from ..pretext import DECODES, LOSSES, PREDICT_AT, check_task_name
+from ..pretext import DECODERS, DECODES, LOSSES, PREDICT_AT, task_names
 from ..runtime.errors import ArgumentError, UnknownNameError
+from ..runtime.loop import SCHEDULES
 from .options import DataOptions, MachineOptions, check_seed, not_negative, positive
 
 _LARGEST_SIZE = 4096
+OPTIMIZERS = ("adamw", "adam", "rmsprop", "sgd")
 _CHOICES = {
     "palette_space": PALETTE_SPACES,
     "decode": DECODES,
@@ -20,6 +22,10 @@ _CHOICES = {
     "stem": STEMS,
     "grey": GREY_FORMULAS,
     "loss": LOSSES,
+    "chroma": CHROMA_SPACES,
+    "decoder": tuple(DECODERS),
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
 }
 
 
@@ -28,17 +34,25 @@ class PretrainConfig(MachineOptions, DataOptions):
     """Pretrain an encoder by colourization.
 
     Attributes:
+        preset: start from the settings of a published system (see pretint presets); options typed beside it go before.
         data: toy, cifar10, cifar100, stl10, a folder, a .tar(.gz, .xz) of a folder, or an .npz file.
-        task: rgb-regression, lab-regression or palette (see pretint tasks).
+        task: what is learnt (see pretint tasks), or several joined by +, such as palette+contrast.
+        task_weights: of the losses of several tasks; all alike by default.
         backbone: an encoder's name (see pretint backbones).
         out: the run's folder; runs/DATA-TASK by default.
         epochs: passes over the training images.
         width: channels of the first stage, for our own encoders.
         depth: number of stages, for our own encoders.
+        blocks: residual blocks a stage, for pretint_resunet.
         stem: auto, small or stock, for timm encoders; auto is small below 64 px.
         image_size: side in pixels that images are resized and cropped to.
         unlabelled: take a folder's images as they are, without classes; for stl10 its 100,000 unlabelled images.
+        classes: names of the classes to train and paint; all by default.
+        limit: train on the first so many images only.
         grey: rec601, rec709, mean or lstar: how grey is made of RGB.
+        chroma: cbcr or ab: what the second encoder of pairs sees.
+        input_mean: subtracted from the input, in units of 0…1; 0.5 by default.
+        input_std: then divided by; 0.25 by default.
         colours: K, the number of palette colours.
         palette_space: rgb, lab, ab or cbcr: where the palette's k-means runs and labels are nearest.
         decode: mode, mean or annealed: how a distribution over colours is painted.
@@ -46,16 +60,25 @@ class PretrainConfig(MachineOptions, DataOptions):
         loss: mse, l1 or huber, for regression.
         keep_luma: paint with the input's own luma, for rgb-regression.
         bounded: bound ab by tanh, for lab-regression; --no-bounded leaves it free.
+        label_smoothing: share of each pixel's label that is spread over all colours, from 0 to below 1.
+        soft: how many nearest colours share a pixel's label; 0 is one colour. By default 0, and 5 for bins.
+        soft_sigma: of the soft labels' Gaussian, in units of the palette's space; 5 in ab.
+        rebalance: λ of Zhang et al. 2016, in 0…1: rare colours weigh more; none by default.
+        mask_grey: leave images without any colour out of the loss; by default for bins only.
+        contrast_temperature: τ of the contrast, above 0.
         predict_at: 1, 2 or 4: predict at full, half or quarter resolution.
+        decoder: unet, or that of a published system (see pretint presets).
         skips: encoder levels above the deepest that the decoder sees; all by default.
         batch_size: images a step.
         accumulate: batches whose gradients are added up before a step.
-        learning_rate: peak of AdamW's learning rate.
+        optimizer: adamw, adam, rmsprop or sgd (with Nesterov momentum 0.9).
+        schedule: cosine or constant, after the warm-up.
+        learning_rate: peak of the learning rate.
         weight_decay: of weights; not of biases and normalisations.
         warmup_epochs: epochs of linear warm-up before the cosine.
-        clip: largest gradient norm.
-        augment: none, flip or flip-crop.
-        holdout: share of the training images held out for the validation loss.
+        clip: largest gradient norm; None for no bound.
+        augment: none, flip, flip-crop, flip-resized-crop or flip-affine.
+        holdout: share of the training images held out for the validation loss; 0 holds none out and keeps the last weights.
         patience: stop after so many epochs without a better validation loss; never by default.
         paint_every: epochs between painted pictures of held-out images.
         seed: of everything random.
@@ -63,17 +86,25 @@ class PretrainConfig(MachineOptions, DataOptions):
         overwrite: replace the run in --out.
     """
 
+    preset: str | None = None
     data: str = "toy"
     task: str = "palette"
+    task_weights: tuple[float, ...] | None = None
     backbone: str = "pretint_unet"
     out: Path | None = None
     epochs: int = 30
     width: int | None = None
     depth: int | None = None
+    blocks: int | None = None
     stem: str = "auto"
     image_size: int = 32
     unlabelled: bool = False
+    classes: tuple[str, ...] | None = None
+    limit: int | None = None
     grey: str = "rec601"
+    chroma: str = "cbcr"
+    input_mean: float | None = None
+    input_std: float | None = None
     colours: int = 24
     palette_space: str = "rgb"
     decode: str = "annealed"
@@ -81,14 +112,23 @@ class PretrainConfig(MachineOptions, DataOptions):
     loss: str = "mse"
     keep_luma: bool = False
     bounded: bool = True
+    label_smoothing: float = 0.0
+    soft: int | None = None
+    soft_sigma: float | None = None
+    rebalance: float | None = None
+    mask_grey: bool | None = None
+    contrast_temperature: float = 0.1
     predict_at: int = 1
+    decoder: str = "unet"
     skips: int | None = None
     batch_size: int = 256
     accumulate: int = 1
+    optimizer: str = "adamw"
+    schedule: str = "cosine"
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
     warmup_epochs: float = 0.5
-    clip: float = 1.0
+    clip: float | None = 1.0
     augment: str = "flip-crop"
     holdout: float = 0.02
     patience: int | None = None
@@ -98,10 +138,11 @@ class PretrainConfig(MachineOptions, DataOptions):
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        check_task_name(self.task)
+        names = task_names(self.task)
         check_backbone_name(self.backbone)
         positive(
-            self, "epochs", "width", "depth", "batch_size", "accumulate", "learning_rate", "clip", "patience", "paint_every"
+            self, "epochs", "width", "depth", "blocks", "batch_size", "accumulate", "learning_rate", "clip", "patience",
+            "paint_every", "limit", "input_std", "contrast_temperature", "soft_sigma",
         )  # fmt: skip
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
@@ -110,18 +151,22 @@ class PretrainConfig(MachineOptions, DataOptions):
             raise ArgumentError(f"--image-size: {self.image_size} must be from {SMALLEST_SIZE} to {_LARGEST_SIZE}.")
         if not 2 <= self.colours <= 4096:
             raise ArgumentError(f"--colours: {self.colours} must be from 2 to 4096.")
+        if self.rebalance is not None and not 0 <= self.rebalance <= 1:
+            raise ArgumentError(f"--rebalance: λ = {self.rebalance} must be from 0 to 1; 0.5 is usual.")
+        if not 0 <= self.label_smoothing < 1:
+            raise ArgumentError(f"--label-smoothing: {self.label_smoothing} must be from 0 to below 1.")
         if not 0 < self.temperature <= 1:
             raise ArgumentError(f"--temperature: {self.temperature} must be above 0 and at most 1.")
         if self.predict_at not in PREDICT_AT:
             raise ArgumentError(f"--predict-at: {self.predict_at} must be 1, 2 or 4.")
-        if not 0 < self.holdout < 1:
-            raise ArgumentError(f"--holdout: {self.holdout} must lie between 0 and 1.")
+        if not 0 <= self.holdout < 1:
+            raise ArgumentError(f"--holdout: {self.holdout} must be 0, or lie between 0 and 1.")
+        if self.holdout == 0 and self.patience is not None:
+            raise ArgumentError("--patience: without held-out images nothing says when to stop; give --holdout too.")
         not_negative(self, "weight_decay", "warmup_epochs", "skips")
         check_seed(self.seed)
-        if self.batch_size < 2:
-            raise ArgumentError(
-                f"--batch-size: {self.batch_size} must be at least 2; batch normalisation needs two images."
-            )
+        if "contrast" in names and self.batch_size < 2:
+            raise ArgumentError(f"--batch-size: {self.batch_size} must be at least 2; contrast compares pictures.")
         if self.resume and self.overwrite:
             raise ArgumentError("--resume and --overwrite can't both be meant; give one of them.")
 

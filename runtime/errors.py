@@ -42,3 +42,11 @@ class RunFolderError(PretintError):
 
 class NotFiniteError(PretintError):
     """A loss, a gradient or a feature became NaN or infinite."""
+
+
+class ExportError(PretintError):
+    """An encoder can't be exported to a format, or what was exported computes something else."""
+
+
+class HubError(PretintError):
+    """A model hub can't be reached, or refuses what was asked."""

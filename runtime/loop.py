@@ -28,6 +28,8 @@ BatchT = TypeVar("BatchT", bound="PictureBatch")
 BatchT_co = TypeVar("BatchT_co", covariant=True)
 
 _POLL_SECONDS = 0.5
+_LEAST = 1e-6
+SCHEDULES = ("cosine", "constant")
 
 
 class Loss(NamedTuple):
@@ -71,7 +73,8 @@ class LoopSettings:
 
     Attributes:
         epochs: passes over the training images.
-        warmup_epochs: epochs over which the learning rate rises linearly; then it falls along a cosine to zero.
+        warmup_epochs: epochs over which the learning rate rises linearly.
+        schedule: then it falls along a cosine to zero, or stays constant.
         accumulate: batches whose gradients are added up before one optimiser step.
         clip: largest gradient norm, or None for no clipping.
         patience: stop after that many epochs without a better validation loss, or None to train all epochs.
@@ -84,6 +87,7 @@ class LoopSettings:
     clip: float | None = 1.0
     patience: int | None = None
     seed: int = 0
+    schedule: str = "cosine"
 
 
 @dataclass
@@ -141,7 +145,8 @@ class Training(Generic[BatchT]):
         optimizer: over the model's parameters; each group's `lr` is its peak.
         batches: the training batches.
         loss_of: a batch to its :class:`Loss`; puts the network's forward pass, and only that, under autocast.
-        validate: to a dict with at least `validation_loss`; called after each epoch with the model in evaluation mode.
+        validate: to a dict with `validation_loss`, called after each epoch with the model in evaluation mode; with an empty one,
+            where no images are held out, the last epoch counts as the best.
         compute: device and precision.
         settings: how long and how carefully.
         checkpoints: where state goes, or None to keep none.
@@ -239,18 +244,21 @@ class Training(Generic[BatchT]):
             # gradients are scaled by the first batch's denominator and put right below, when the sum of all is known
             first = denominator if first is None else first
             total = denominator if total is None else total + denominator
-            (loss.numerator * (world_size() / first)).backward()
+            # a batch may count nothing (all masked): its numerator is zero then, and nothing must be divided by zero
+            (loss.numerator * (world_size() / first.clamp_min(_LEAST))).backward()
             self._sums += torch.stack([loss.numerator.detach(), loss.denominator.detach()]).to(self._sums.dtype)
         if len(group) > 1 and first is not None and total is not None:
             for parameter in self._parameters:
                 if parameter.grad is not None:
-                    parameter.grad.mul_(first / total)
+                    parameter.grad.mul_(first.clamp_min(_LEAST) / total.clamp_min(_LEAST))
         self._norm = nn.utils.clip_grad_norm_(self._parameters, self.settings.clip or math.inf)
         self.optimizer.step()
         return sum(batch.rgb.shape[0] for batch in group)
 
     def _set_learning_rates(self) -> None:
         factor = cosine_factor(self.state.step, self.total_steps, self._warmup)
+        if self.settings.schedule == "constant" and self.state.step >= self._warmup:
+            factor = 1.0
         for group, peak in zip(self.optimizer.param_groups, self._peaks, strict=True):
             group["lr"] = peak * factor
 
@@ -279,10 +287,10 @@ class Training(Generic[BatchT]):
             "images_per_second": images * world_size() / seconds,
             "seconds": seconds,
         }
-        validation_loss = measured["validation_loss"]
+        validation_loss = measured["validation_loss"] if measured else numerator / max(denominator, 1e-12)
         if not math.isfinite(validation_loss):
             raise NotFiniteError(f"The validation loss of epoch {epoch} is {validation_loss}; lower --learning-rate.")
-        improved = validation_loss < self.state.best
+        improved = validation_loss < self.state.best or not measured
         if improved:
             self.state.best, self.state.best_epoch = validation_loss, epoch
         patience = self.settings.patience

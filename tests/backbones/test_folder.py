@@ -24,7 +24,11 @@ TRAVELLERS = [
     ("pretint_unet", {"width": 4}),
     ("pretint_unet", {"width": 3, "depth": 2, "in_chans": 3}),
     ("pretint_cnn", {"width": 4, "convs": 1}),
+    ("pretint_cnn", {"width": 4, "in_chans": 2}),
+    ("pretint_resunet_tiny", {}),
+    ("pair/pretint_unet", {"width": 4, "in_chans": 3}),
     ("timm/resnet18", {}),
+    ("timm/efficientnet_b0", {}),
     ("timm/convnext_atto", {"in_chans": 3}),
     ("timm/regnety_002", {"stem": "stock"}),
     ("timm/vit_tiny_patch16_224", {"patch_size": 4, "depth": 2, "embed_dim": 48}),
@@ -142,6 +146,18 @@ def test_a_classifier_is_left_out(tmp_path):
     assert torch.equal(_features(load_backbone(tmp_path)), wanted)
 
 
+def _compiled(encoder: nn.Module) -> Any:
+    return torch.compile(encoder, backend="eager")
+
+
+@pytest.mark.parametrize("wrap", [_compiled, nn.DataParallel, lambda e: _compiled(nn.DataParallel(e))])
+def test_no_wrappers_prefix_gets_into_the_keys(tmp_path, wrap):
+    encoder = _trained("pretint_cnn", width=4)
+    save_backbone(wrap(encoder), tmp_path)
+    assert load_file(tmp_path / "model.safetensors").keys() == encoder.state_dict().keys()
+    assert torch.equal(_features(load_backbone(tmp_path)), _features(encoder))
+
+
 def test_saving_leaves_the_encoder_as_it_was(tmp_path):
     encoder = _trained(width=2).train().to(memory_format=torch.channels_last)
     before = copy.deepcopy(encoder.state_dict())
@@ -161,7 +177,7 @@ def test_saving_again_replaces_the_earlier_encoder(tiny):
     encoder = _trained("pretint_cnn", width=3, depth=2)
     save_backbone(encoder, tiny)
     assert torch.equal(_features(load_backbone(tiny)), _features(encoder))
-    assert sorted(p.name for p in tiny.iterdir()) == ["config.json", "model.safetensors"]
+    assert sorted(p.name for p in tiny.iterdir()) == ["README.md", "config.json", "model.safetensors"]
 
 
 # What can't be saved

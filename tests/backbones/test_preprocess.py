@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from skimage.color import rgb2lab
 
 from pretint.backbones import Preprocess, create_backbone
@@ -69,6 +70,80 @@ def test_shapes_other_than_rgb_batches_are_refused(shape, in_chans):
 def test_whole_numbers_that_are_not_uint8_are_refused(in_chans):
     with pytest.raises(ArgumentError, match="uint8"):
         Preprocess(in_chans)(torch.zeros(1, 3, 8, 8, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("grey", ["rec601", "lstar"])
+@pytest.mark.parametrize("in_chans", [2, 3])
+def test_ab_chroma_is_scikit_images(grey, in_chans):
+    rgb = _noise()
+    lab = rgb2lab(rgb.permute(0, 2, 3, 1).numpy())
+    x = Preprocess(in_chans, grey, 0.0, 1.0, chroma="ab")(rgb).permute(0, 2, 3, 1).numpy()
+    np.testing.assert_allclose(x[..., -2:], lab[..., 1:] / 128, atol=1e-4)
+    if in_chans == 3 and grey == "lstar":
+        np.testing.assert_allclose(x[..., 0], lab[..., 0] / 100, atol=1e-4)
+
+
+def test_cbcr_chroma_is_pils_and_grey_goes_in_front():
+    rgb = _noise(1)
+    pil = Image.fromarray(rgb[0].permute(1, 2, 0).numpy()).convert("YCbCr")
+    wanted = np.asarray(pil, np.float32) / 255 - np.array([0, 128 / 255, 128 / 255])
+    x = Preprocess(3, mean=0.0, std=1.0, chroma="cbcr")(rgb)[0].permute(1, 2, 0).numpy()
+    np.testing.assert_allclose(x, wanted, atol=1.01 / 255)
+
+
+def test_each_channel_has_its_own_normalisation():
+    rgb = _noise()
+    mean, std = np.array([0.1, 0.2, 0.3]), np.array([0.5, 0.6, 0.7])
+    wanted = (rgb.numpy() / 255 - mean[:, None, None]) / std[:, None, None]
+    x = Preprocess(3, mean=(0.1, 0.2, 0.3), std=[0.5, 0.6, 0.7])(rgb)
+    np.testing.assert_allclose(x.numpy(), wanted, atol=1e-6)
+
+
+def test_pil_images_are_stacked_and_resized_on_demand():
+    rgb = _noise(2)
+    pictures = [Image.fromarray(one.permute(1, 2, 0).numpy()) for one in rgb]
+    preprocess = Preprocess()
+    assert torch.equal(preprocess(pictures), preprocess(rgb))
+    assert torch.equal(preprocess(pictures[1]), preprocess(rgb[1:]))
+    assert torch.equal(preprocess(pictures[0].convert("L")), preprocess(preprocess_grey(pictures[0])))
+    wide = Image.new("RGB", (64, 16), "red")
+    with pytest.raises(ArgumentError, match=r"different sizes.*size="):
+        preprocess([pictures[0], wide])
+    assert preprocess([pictures[0], wide], size=12).shape == (2, 1, 12, 12)
+    torch.testing.assert_close(preprocess(wide, 8), preprocess(_flat(255, 0, 0)).mean().expand(1, 1, 8, 8))
+
+
+def preprocess_grey(picture: Image.Image) -> torch.Tensor:
+    """A PIL image's own grey (rec601), three times: (1, 3, h, w)."""
+    return torch.from_numpy(np.asarray(picture.convert("L"))).expand(1, 3, -1, -1)
+
+
+@pytest.mark.parametrize("images", [[], ["a.png"], "a.png", np.zeros((2, 8, 8, 3), np.uint8), None])
+def test_what_is_no_picture_is_refused(images):
+    with pytest.raises(ArgumentError, match="neither a tensor nor a PIL image"):
+        Preprocess()(images)
+
+
+def test_a_float_picture_in_0_to_255_is_refused():
+    with pytest.raises(ArgumentError, match=r"lie in 0…1.*divide them by 255"):
+        Preprocess()(_noise().float())
+
+
+@pytest.mark.parametrize("settings", [{"mean": (0.1, 0.2)}, {"in_chans": 3, "std": [1.0]}, {"std": "wide"}])
+def test_a_normalisation_that_fits_no_channel_is_refused(settings):
+    with pytest.raises(ArgumentError, match=r"mean|std"):
+        Preprocess(**settings)
+
+
+@pytest.mark.parametrize("in_chans", [1, 4])
+def test_chroma_of_other_channels_is_refused(in_chans):
+    with pytest.raises(ArgumentError, match=f"in_chans: {in_chans} .*use 2 .*or 3"):
+        Preprocess(in_chans, chroma="cbcr")
+
+
+def test_a_mistyped_chroma_gives_the_closest():
+    with pytest.raises(UnknownNameError, match="did you mean 'cbcr'"):
+        Preprocess(2, chroma="cbrc")
 
 
 @pytest.mark.parametrize("in_chans", [0, 2, 4])

@@ -10,7 +10,7 @@ import timm
 import torch
 from torch import nn
 
-from pretint.backbones import Preprocess, create_backbone, list_backbones, shrink_stem
+from pretint.backbones import SEED_ENCODERS, Preprocess, create_backbone, list_backbones, shrink_stem
 from pretint.backbones.contract import PyramidEncoder
 from pretint.runtime.errors import ArgumentError, UnknownNameError
 
@@ -33,12 +33,39 @@ def test_docstring_examples():
 
 
 def test_our_encoders_are_listed_first_and_timm_on_demand():
-    assert list_backbones() == list(OURS)
+    sized = [
+        f"pretint_{kind}{size}" for kind in ("cnn", "resunet", "unet") for size in ("", "_base", "_small", "_tiny")
+    ]
+    ours = sorted([*sized, *SEED_ENCODERS])
+    assert list_backbones() == ours
     names = list_backbones(timm_models=True)
-    assert names[:2] == list(OURS)
+    assert names[: len(ours)] == ours
     assert "timm/resnet18" in names
     assert len(names) == len(set(names))
-    assert not {"timm/pretint_unet", "timm/pretint_small_stem"} & set(names)
+    assert not {"timm/pretint_unet", "timm/pretint_small_stem", "timm/pretint_pair"} & set(names)
+
+
+@pytest.mark.parametrize("family", ["pretint_unet", "pretint_cnn", "pretint_resunet"])
+def test_a_family_grows_from_tiny_to_base_and_its_small_one_is_the_default(family):
+    sizes = [
+        sum(p.numel() for p in create_backbone(f"{family}_{size}").parameters()) for size in ("tiny", "small", "base")
+    ]
+    assert 1.5 * sizes[0] < sizes[1] < sizes[2] / 1.5
+    assert sum(p.numel() for p in create_backbone(family).parameters()) == sizes[1]
+
+
+def test_a_size_by_name_is_the_size_by_options():
+    torch.manual_seed(0)
+    named = create_backbone("pretint_resunet_base").state_dict()
+    torch.manual_seed(0)
+    given = create_backbone("pretint_resunet", width=48, blocks=2).state_dict()
+    assert all(torch.equal(named[k], given[k]) for k in named | given)
+
+
+@pytest.mark.parametrize("name", ["pair/pretint_unat", "pair/timm/resnet18", "pretint_pair", "pretint_small_stem"])
+def test_pairs_are_of_our_own_encoders(name):
+    with pytest.raises(UnknownNameError):
+        create_backbone(name)
 
 
 # Through timm's factory
@@ -215,9 +242,14 @@ def test_what_the_factory_decides_is_no_option(name, option):
         create_backbone(name, **{option: 1})
 
 
-def test_a_preprocessing_of_two_channels_can_not_be():
-    with pytest.raises(ArgumentError, match="in_chans: 2"):
-        create_backbone("pretint_unet", 2)
+def test_two_channels_are_chroma():
+    preprocess = create_backbone("pretint_unet", 2, width=2).preprocess
+    assert (preprocess.chroma, preprocess.mean, preprocess.std) == ("cbcr", (0.0, 0.0), (0.125, 0.125))
+
+
+def test_channels_that_no_picture_gives_are_refused():
+    with pytest.raises(ArgumentError, match=r"in_chans: 4 .*use 1 .*or 3"):
+        create_backbone("pretint_unet", 4)
 
 
 # One's own encoder

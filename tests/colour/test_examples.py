@@ -6,7 +6,7 @@ import importlib
 import pytest
 
 
-@pytest.mark.parametrize("module", ["histogram", "measures", "palette", "spaces", "tables"])
+@pytest.mark.parametrize("module", ["balance", "bins", "histogram", "measures", "palette", "spaces", "tables"])
 def test_docstring_examples(module):
     result = doctest.testmod(importlib.import_module(f"pretint.colour.{module}"))
     assert result.attempted > 0

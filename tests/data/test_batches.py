@@ -126,3 +126,39 @@ def test_impossible_batches_are_refused():
     for step in (-1, 3):
         with pytest.raises(ArgumentError, match="start_step"):
             Batches(_source(5), 2, seed=0).epoch(0, step)
+
+
+def _disc(n: int = 400, size: int = 32) -> torch.Tensor:
+    """White discs of radius 8 in the middle of black."""
+    y, x = torch.meshgrid(torch.arange(size) - 15.5, torch.arange(size) - 15.5, indexing="ij")
+    return (255 * ((x**2 + y**2) < 64)).to(torch.uint8).expand(n, 3, -1, -1)
+
+
+def test_a_resized_crop_shows_twenty_to_a_hundred_per_cent_of_the_area():
+    ramp = torch.arange(64, dtype=torch.float32).mul(4).expand(64, 64).to(torch.uint8).expand(2000, 3, -1, -1)
+    shown = augment(ramp, torch.arange(2000), seed=0, epoch=0, mode="flip-resized-crop")[:, 0, 0].float()
+    width = (shown[:, -1] - shown[:, 0]).abs() / 252  # the share of the ramp that is seen
+    assert 0.35 < float(width.min()) < 0.45  # √(0.2 · 3/4)
+    assert float(width.max()) > 0.95
+    mirrored = (shown[:, -1] < shown[:, 0]).float().mean()
+    assert 0.45 < float(mirrored) < 0.55
+
+
+def test_an_affine_map_keeps_the_middle_and_zooms_by_up_to_a_fifth():
+    discs = augment(_disc(), torch.arange(400), seed=0, epoch=0, mode="flip-affine")
+    assert (discs[:, 0, 14:18, 14:18] > 250).all()
+    area = (discs[:, 0].float() / 255).sum((1, 2)) / (_disc(1)[0, 0].float() / 255).sum()
+    assert 1 / 1.2**2 - 0.05 < float(area.min()) < 0.8
+    assert 1.3 < float(area.max()) < 1 / 0.8**2 + 0.05
+
+
+@pytest.mark.parametrize("mode", [mode for mode in AUGMENTATIONS if mode != "none"])
+def test_views_of_a_batch_are_the_same_pictures_augmented_apart(mode):
+    source = _source(40)
+    batch = next(Batches(source, 40, seed=3, augment=mode, views=2).epoch(1))
+    (other,) = batch.others
+    pictures = source.images[batch.ids]
+    for view, shown in enumerate((batch.rgb, other)):
+        assert torch.equal(shown, augment(pictures, batch.ids, seed=3, epoch=1, mode=mode, view=view))
+    assert not torch.equal(batch.rgb, other)
+    assert next(Batches(source, 40, seed=3).epoch(0)).others == ()

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from pretint.backbones import create_backbone
-from pretint.pretext import PREDICT_AT, PretextModel, PyramidDecoder
+from pretint.pretext import PREDICT_AT, HeadSettings, PretextModel, PyramidDecoder, pixel_head
 from pretint.runtime.errors import ArgumentError
 
 ENCODERS = {"pretint_unet": {"width": 4}, "pretint_cnn": {"width": 4}}
@@ -32,6 +32,10 @@ def _maps(height: int, width: int, batch: int = 2) -> list[torch.Tensor]:
     return [_noise(batch, c, -(-height // r), -(-width // r)) for c, r in zip(CHANNELS, REDUCTIONS, strict=True)]
 
 
+def _model(encoder: nn.Module, out_chans: int, predict_at: int = 1, skips: int | None = None) -> PretextModel:
+    return PretextModel(encoder, pixel_head(encoder, out_chans, predict_at, HeadSettings(skips)))
+
+
 @pytest.mark.parametrize("skips", [None, 0, 1, 9])
 @pytest.mark.parametrize("predict_at", PREDICT_AT)
 @pytest.mark.parametrize("size", [(32, 32), (33, 47), (8, 8), (9, 64)])
@@ -39,7 +43,7 @@ def test_the_prediction_has_the_wanted_size(size, predict_at, skips):
     decoder = PyramidDecoder(CHANNELS, REDUCTIONS, 5, predict_at, skips).eval()
     height, width = size
     with torch.no_grad():
-        prediction = decoder(_maps(height, width), size)
+        prediction = decoder(_maps(height, width), torch.zeros(2, 1, *size))
     assert prediction.shape == (2, 5, -(-height // predict_at), -(-width // predict_at))
 
 
@@ -47,7 +51,7 @@ def test_the_prediction_has_the_wanted_size(size, predict_at, skips):
 @pytest.mark.parametrize("predict_at", PREDICT_AT)
 @pytest.mark.parametrize("name", [*ENCODERS, *TIMM])
 def test_every_encoder_has_a_decoder(name, predict_at, skips):
-    model = PretextModel(_encoder(name), 7, predict_at, skips).eval()
+    model = _model(_encoder(name), 7, predict_at, skips).eval()
     with torch.no_grad():
         for height, width in ((16, 16), (17, 23)):
             prediction = model(_noise(1, 1, height, width))
@@ -73,7 +77,7 @@ def test_only_the_joined_levels_are_looked_at(predict_at, skips, levels):
     torch.manual_seed(0)
     decoder = PyramidDecoder(CHANNELS, REDUCTIONS, 3, predict_at, skips).eval()
     maps = [m.requires_grad_() for m in _maps(32, 32)]
-    decoder(maps, (32, 32)).square().sum().backward()
+    decoder(maps, _noise(2, 1, 32, 32)).square().sum().backward()
     assert {i for i, m in enumerate(maps) if m.grad is not None and m.grad.any()} == levels
 
 
@@ -81,7 +85,7 @@ def test_only_the_joined_levels_are_looked_at(predict_at, skips, levels):
 @pytest.mark.parametrize("predict_at", PREDICT_AT)
 def test_the_gradient_reaches_every_parameter(predict_at, skips):
     torch.manual_seed(0)
-    model = PretextModel(create_backbone("pretint_unet", width=4), 3, predict_at, skips).train()
+    model = _model(create_backbone("pretint_unet", width=4), 3, predict_at, skips).train()
     model(_noise(4, 1, 32, 32)).square().sum().backward()
     assert [key for key, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
 
@@ -93,7 +97,7 @@ def test_no_map_is_wider_than_the_shallow_levels_allow():
         block.register_forward_hook(lambda _, args, out: sizes.append((out.shape[1], out.shape[-1])))
     maps = [torch.zeros(1, c, 32 // r, 32 // r) for c, r in ((64, 1), (512, 2), (1024, 4), (2048, 8))]
     with torch.no_grad():
-        decoder(maps, (32, 32))
+        decoder(maps, _noise(1, 1, 32, 32))
     assert sizes == [(64, 8), (32, 16), (16, 32)]
 
 
@@ -105,7 +109,7 @@ def test_a_prediction_depends_on_its_neighbourhood_and_not_on_other_pictures():
     for m in other:
         m[1] = 0
     with torch.no_grad():
-        torch.testing.assert_close(decoder(other, (32, 32))[0], decoder(maps, (32, 32))[0])
+        torch.testing.assert_close(decoder(other, _noise(2, 1, 32, 32))[0], decoder(maps, _noise(2, 1, 32, 32))[0])
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
@@ -117,7 +121,7 @@ def test_deterministic_algorithms_suffice_and_repeat_to_the_bit(device):
     try:
         for _ in range(2):
             torch.manual_seed(0)
-            model = PretextModel(create_backbone("pretint_unet", width=4), 3).train().to(device)
+            model = _model(create_backbone("pretint_unet", width=4), 3).train().to(device)
             model(_noise(2, 1, 33, 33).to(device)).square().sum().backward()
             gradients.append([p.grad for p in model.parameters()])
     finally:

@@ -8,14 +8,14 @@ import torch.nn.functional as F
 from pretint.backbones import Preprocess, create_backbone
 from pretint.colour import Palette, build_palette
 from pretint.data import Batch, make_toy
-from pretint.pretext import LabRegression, PaletteTask, PretextModel, RGBRegression, Task
+from pretint.pretext import LabRegression, PaletteTask, PretextModel, RGBRegression, Task, build_model
 
 GREY = Preprocess()
 
 
 def _fit(task: Task, rgb: torch.Tensor, steps: int, rate: float = 1e-2) -> tuple[PretextModel, list[float]]:
     torch.manual_seed(0)
-    model = PretextModel(create_backbone("pretint_unet", width=8, depth=4), task.out_chans, task.predict_at).train()
+    model = build_model(task, create_backbone("pretint_unet", width=8, depth=4)).train()
     optimizer = torch.optim.AdamW(model.parameters(), rate)
     inputs, targets = task.split(Batch(rgb, torch.arange(len(rgb))))
     losses = []

@@ -7,10 +7,11 @@ import torch
 from torch import nn
 
 from pretint.backbones import Preprocess, create_backbone
-from pretint.colour import Palette, luma, rgb_to_ycbcr
+from pretint.colour import Palette, ab_bins, luma, rgb_to_ycbcr
 from pretint.data import TensorSource
-from pretint.pretext import LabRegression, Painter, PaletteTask, PretextModel, RGBRegression, Task
+from pretint.pretext import ABBins, Decoding, LabRegression, Painter, PaletteTask, RGBRegression, Task, build_model
 from pretint.runtime.device import Compute
+from pretint.runtime.errors import ArgumentError
 
 CPU = Compute(torch.device("cpu"), bf16=False)
 GREY = Preprocess()
@@ -39,20 +40,20 @@ def _recoloured(rgb: torch.Tensor) -> torch.Tensor:
 def _painter(task: Task, compute: Compute = CPU) -> Painter:
     """A painter whose network has random weights and normalisations that have seen data, and paints mild colours."""
     torch.manual_seed(0)
-    model = PretextModel(create_backbone("pretint_unet", width=4, depth=3), task.out_chans, task.predict_at).train()
+    model = build_model(task, create_backbone("pretint_unet", width=4, depth=3)).train()
     for seed in range(20):
         model(torch.randn(8, 1, 16, 16, generator=torch.Generator().manual_seed(seed)))
     with torch.no_grad():
         if task.palette is None:
-            model.decoder.head.weight.mul_(0.05)
-            model.decoder.head.bias.fill_(0.5 if isinstance(task, RGBRegression) else 0.0)
+            model.head.head.weight.mul_(0.05)
+            model.head.head.bias.fill_(0.5 if isinstance(task, RGBRegression) else 0.0)
     return Painter(model, task, compute)
 
 
 def _constant_painter(task: Task, answer: list[float]) -> Painter:
     """A painter whose network gives the same answer for each pixel of any picture."""
     painter = _painter(task)
-    head = painter.model.decoder.head
+    head = painter.model.head.head
     with torch.no_grad():
         head.weight.zero_()
         head.bias.copy_(torch.tensor(answer))
@@ -210,3 +211,133 @@ def test_the_model_is_placed_as_the_machine_wants_it(tints):
     painter = _painter(PaletteTask(GREY, tints))
     weights = [m.weight for m in painter.model.modules() if isinstance(m, nn.Conv2d) and m.weight.shape[2:] == (3, 3)]
     assert all(w.is_contiguous(memory_format=torch.channels_last) for w in weights)
+
+
+# Ways of painting, chosen after training
+
+
+def test_a_trained_network_can_be_painted_in_any_way(tints):
+    rgb = _pictures()
+    painter = _painter(PaletteTask(GREY, tints))
+    asked = {}
+    for mode in ("mode", "mean", "annealed", "sample"):
+        painter.decoding = Decoding(mode)
+        asked[mode] = painter.paint(rgb)
+        other = PaletteTask(GREY, tints, decode=mode)
+        made_so = Painter(painter.model, other, CPU)
+        assert torch.equal(asked[mode], made_so.paint(rgb))
+        assert torch.equal(Painter(painter.model, painter.task, CPU, Decoding(mode)).paint(rgb), asked[mode])
+        pairs = painter.predictions(TensorSource(rgb, name="x", split="test"), torch.arange(2))
+        assert torch.equal(next(pairs)[1], asked[mode])
+    assert len({picture.numpy().tobytes() for picture in asked.values()}) == 4
+    painter.decoding = None
+    assert torch.equal(painter.paint(rgb), asked["annealed"])
+
+
+@pytest.mark.parametrize("predict_at", [1, 2])
+def test_a_sweep_of_temperatures_goes_from_the_mode_to_the_mean(tints, predict_at):
+    rgb = _pictures()
+    painter = _painter(PaletteTask(GREY, tints, predict_at=predict_at))
+    seen: list[int] = []
+    painter.model.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
+    sweep = painter.temperature_sweep(rgb, [1e-6, 0.38, 1.0])
+    assert seen == [2]
+    for picture, way in zip(sweep, (Decoding("mode"), Decoding(), Decoding("mean")), strict=True):
+        assert torch.equal(picture, Painter(painter.model, painter.task, CPU, way).paint(rgb))
+    # the saturation chosen before holds for the sweep too
+    painter.decoding = Decoding("sample", saturation=0.0)
+    grey = painter.temperature_sweep(rgb, [0.5])[0]
+    assert (grey.amax(1) - grey.amin(1)).max() <= 1
+    with pytest.raises(ArgumentError, match=r"temperature: 0\.0 must be above 0"):
+        painter.temperature_sweep(rgb, [0.0])
+
+
+def test_sampled_pictures_are_the_same_alone_and_among_others(tints):
+    rgb = _pictures(4)
+    painter = _painter(PaletteTask(GREY, tints))
+    painter.decoding = Decoding("sample", 1.0, seed=5)
+    together = painter.paint(rgb)
+    alone = torch.cat([painter.paint(one[None]) for one in rgb])
+    assert (together != alone).any(1).float().mean() < 0.01
+    assert torch.equal(together, painter.paint(rgb))
+    painter.decoding = Decoding("sample", 1.0, seed=6)
+    assert (painter.paint(rgb) != together).any(1).float().mean() > 0.1
+    picture = _pictures(1, 40, 30)[0]
+    assert torch.equal(painter.colourize(picture, 16), painter.colourize(picture, 16))
+
+
+def test_saturation_is_a_gain_on_the_chroma(tints):
+    rgb = _pictures()
+    chromas = {}
+    for gain in (0.0, 0.5, 1.0, 1.5):
+        painter = _constant_painter(PaletteTask(GREY, tints), [50.0, -50.0])
+        painter.decoding = Decoding("mode", saturation=gain)
+        painted = painter.paint(rgb)
+        chromas[gain] = rgb_to_ycbcr(painted)[:, 1:].mean((0, 2, 3))
+        assert (luma(painted) - luma(rgb)).abs().max() < 0.02
+        torch.testing.assert_close(chromas[gain], gain * TINTS[0], atol=1 / 255, rtol=0)
+
+
+def test_saturation_works_for_tasks_that_predict_colours():
+    rgb = _pictures()
+    for task in (LabRegression(GREY), RGBRegression(GREY)):
+        painter = _painter(task)
+        plain = painter.paint(rgb)
+        for gain in (0.0, 0.5, 1.0):
+            painter.decoding = Decoding(saturation=gain)
+            painted = painter.paint(rgb)
+            wanted = gain * rgb_to_ycbcr(plain)[:, 1:]
+            assert (rgb_to_ycbcr(painted)[:, 1:] - wanted).abs().max() < 1.5 / 255
+            assert (luma(painted) - luma(plain)).abs().max() < 1.5 / 255
+        assert torch.equal(painted, plain)
+
+
+def test_no_saturation_leaves_a_picture_of_any_size_grey(tints):
+    picture = _pictures(1, 40, 30)[0]
+    painter = _painter(PaletteTask(GREY, tints, predict_at=2))
+    painter.decoding = Decoding(saturation=0.0)
+    wanted = (255 * luma(picture[None])[0]).round().expand(3, -1, -1)
+    assert (painter.colourize(picture, 16) - wanted).abs().max() <= 1
+
+
+@pytest.mark.parametrize("predict_at", [1, 2, 4])
+def test_confidence_has_the_pictures_size(tints, predict_at):
+    painter = _painter(PaletteTask(GREY, tints, predict_at=predict_at))
+    rgb = _pictures(2, 18, 11)
+    sure = painter.confidence(rgb)
+    assert sure.shape == (2, 1, 18, 11)
+    assert sure.min() >= 0
+    assert sure.max() <= 1
+    p = painter.predict(rgb).double().softmax(1)
+    at_prediction = 1 + (p * p.log()).sum(1, keepdim=True) / torch.tensor(2.0).log()
+    if predict_at == 1:
+        torch.testing.assert_close(sure.double(), at_prediction, atol=1e-5, rtol=0)
+    else:
+        assert at_prediction.min() - 1e-6 <= sure.min() <= sure.max() <= at_prediction.max() + 1e-6
+
+
+def test_a_sure_network_is_confident_and_an_undecided_one_is_not(tints):
+    rgb = _pictures()
+    for answer, wanted in (([50.0, -50.0], 1.0), ([3.0, 3.0], 0.0)):
+        sure = _constant_painter(PaletteTask(GREY, tints, predict_at=2), answer).confidence(rgb)
+        torch.testing.assert_close(sure, torch.full_like(sure, wanted), atol=1e-5, rtol=0)
+
+
+def test_what_needs_a_distribution_is_refused_for_other_tasks():
+    painter = _painter(LabRegression(GREY))
+    for ask in (painter.confidence, lambda rgb: painter.temperature_sweep(rgb, [0.5])):
+        with pytest.raises(ArgumentError, match="lab-regression predicts no distribution over colours"):
+            ask(_pictures())
+
+
+def test_bins_are_painted_at_a_quarter_of_the_size_with_the_pictures_luma():
+    prior = torch.full((313,), 1 / 313, dtype=torch.float64)
+    palette = Palette("ab", ab_bins(), prior, torch.ones(256, 313, dtype=torch.float64))
+    painter = _painter(ABBins(GREY, palette, predict_at=4))
+    rgb = _pictures()
+    assert painter.predict(rgb).shape == (2, 313, 4, 4)
+    painted = painter.paint(rgb)
+    inside = ((painted > 0) & (painted < 255)).all(1)
+    assert inside.float().mean() > 0.8
+    assert (luma(painted) - luma(rgb))[:, 0][inside].abs().max() <= 0.5 / 255 + 1e-5
+    assert painter.confidence(rgb).shape == (2, 1, 16, 16)
