@@ -10,6 +10,7 @@ from PIL import Image
 from tyro.conf import Positional
 
 from ..data import BrokenImageError, decode_image, list_files
+from ..pretext import Decoding
 from ..runtime.device import Compute
 from ..runtime.errors import ArgumentError, DataError
 from ..runtime.files import write_atomically
@@ -27,15 +28,21 @@ class ColourizeConfig(MachineOptions):
         pictures: files and folders (searched through) of pictures, grey or not.
         out: folder for the painted PNG files; names and sub-folders stay.
         size: shorter side of what the network sees, in pixels; the size it was trained on by default.
+        decode: mode, mean, annealed or sample: how a distribution over colours is painted; as the run was set by default.
+        temperature: of annealed and sample, above 0 and at most 1.
+        saturation: what the painted chroma is multiplied with; 0 paints grey.
     """
 
     run: Positional[Path]
     pictures: Positional[tuple[Path, ...]]
     out: Path = Path("painted")
     size: int | None = None
+    decode: str | None = None
+    temperature: float | None = None
+    saturation: float = 1.0
 
     def __post_init__(self) -> None:
-        positive(self, "size")
+        positive(self, "size", "temperature")
         if not self.pictures:
             raise ArgumentError("pictures: none were named; name files or folders to paint.")
 
@@ -49,6 +56,10 @@ def colourize(config: ColourizeConfig) -> Outcome:
     found = _with_targets([pair for path in config.pictures for pair in _found(path)], config.out)
     compute = Compute.choose(config.device, config.precision)
     run = open_run(config.run, compute)
+    if config.decode or config.temperature or config.saturation != 1:
+        was = run.config
+        mode, temperature = config.decode or was.decode, config.temperature or was.temperature
+        run.painter.decoding = Decoding(mode, temperature, config.saturation)
     _ = run.painter.painting_task  # before pictures are read: it says so if the run paints nothing
     painted, broken = [], []
     for path, target in found.items():

@@ -143,6 +143,23 @@ def test_colourize_keeps_size_names_and_luma(small_run: Path, tmp_path: Path):
     assert Image.open(tmp_path / "painted" / "grey.png").size == (104, 72)
 
 
+def test_the_way_of_painting_can_be_chosen_after_training(small_run: Path, tmp_path: Path):
+    rgb = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    Image.fromarray(rgb).save(tmp_path / "a.png")
+    painted = {}
+    for name, options in {
+        "as trained": {}, "mode": {"decode": "mode"}, "sample": {"decode": "sample", "temperature": 1.0},
+        "grey": {"saturation": 0.0},
+    }.items():  # fmt: skip
+        colourize(ColourizeConfig(run=small_run, pictures=(tmp_path / "a.png",), out=tmp_path / name, **options))
+        painted[name] = np.asarray(Image.open(tmp_path / name / "a.png"))
+    assert len({picture.tobytes() for picture in painted.values()}) == 4
+    assert (np.ptp(painted["grey"].astype(int), axis=2) <= 1).all()
+    with pytest.raises(PretintError, match="did you mean 'sample'"):
+        colourize(ColourizeConfig(run=small_run, pictures=(tmp_path / "a.png",), out=tmp_path / "x", decode="sampel"))
+    assert not (tmp_path / "x").exists()
+
+
 def test_colourize_refuses_what_is_no_picture(small_run: Path, tmp_path: Path):
     with pytest.raises(DataError, match="does not exist"):
         colourize(ColourizeConfig(run=small_run, pictures=(tmp_path / "none.jpg",)))
