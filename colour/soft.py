@@ -36,7 +36,7 @@ class SoftLabels:
     lies in the centre of its cell in "ab" and "cbcr". Of a pixel's shares, in sum 1, this much goes to another colour
     than it should: for the ab bins, k = 5 and σ = 5 (cells of 0.31 units), 0.01 on average and 0.07 at worst, which is
     where the fifth and the sixth nearest are as near as each other; for 24 colours in "rgb" and "lab" (σ / 6 and σ / 4)
-    0.02 on average and 0.2 at worst.
+    0.02 on average and 0.25 at worst.
 
     Args:
         palette: the colours.

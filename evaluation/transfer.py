@@ -12,6 +12,7 @@ from ..runtime.errors import ArgumentError, UnknownNameError
 
 PROTOCOLS = ("linear", "ridge", "knn", "finetune", "fewshot")
 INITS = ("pretrained", "random", "supervised-grey", "supervised-rgb")
+INPUTS = ("grey", "chroma", "luma and chroma", "rgb")
 
 # Below this many points a difference is called unclear when neither seeds nor the size of the test set tell its noise.
 UNCLEAR_POINTS = 1.0
@@ -45,6 +46,7 @@ def transfer_row(
     seed: int = 0,
     pretrained_on: str | None = None,
     seconds: float | int | None = None,
+    sees: str = "grey",
     **extra: Any,
 ) -> dict[str, Any]:
     """One entry of `results.json`, list `"transfer"`.
@@ -52,7 +54,7 @@ def transfer_row(
     `protocol` is one of `PROTOCOLS`, `init` one of `INITS`. `top1` and `top5` are fractions of 1; `top5` is None when
     there are fewer than six classes. `labels` is the share of the training labels in (0, 1]; for `fewshot` it is the
     number of images a class. `layer` names the depth a probe chose (None for fine-tuning), `seconds` is what the
-    protocol took. `extra` is kept as it is (JSON-able); the report page reads from it `confusion` (c lists of c
+    protocol took, `sees` one of `INPUTS`: what the encoder's input is made of. `extra` is kept as it is (JSON-able); the report page reads from it `confusion` (c lists of c
     counts, rows = true classes), `class_names` (c strings), `per_layer` ({layer: {"test_top1": fraction}} or {layer:
     fraction}) and `command`.
 
@@ -66,6 +68,8 @@ def transfer_row(
         raise UnknownNameError("protocol", protocol, PROTOCOLS)
     if init not in INITS:
         raise UnknownNameError("init", init, INITS)
+    if sees not in INPUTS:
+        raise UnknownNameError("sees", sees, INPUTS)
     for name, value in (("top1", top1), ("top5", top5)):
         if value is not None and not 0 <= value <= 1:
             raise ArgumentError(f"{name}: got {value}; an accuracy is a fraction between 0 and 1.")
@@ -83,6 +87,7 @@ def transfer_row(
         "top1": float(top1),
         "top5": None if top5 is None else float(top5),
         "seconds": None if seconds is None else float(seconds),
+        "sees": sees,
     }
     return {**row, **extra}
 
@@ -92,15 +97,18 @@ def protocol_name(protocol: str) -> str:
     return _PROTOCOL_NAMES.get(protocol, protocol)
 
 
-def init_name(init: str, protocol: str) -> str:
+def init_name(init: str, protocol: str, sees: str = "grey") -> str:
     """What an init is called in tables; fine-tuning random weights is supervised training from scratch, and called so.
 
-    >>> init_name("random", "linear"), init_name("random", "finetune")
-    ('random weights', 'from scratch, grey input')
+    Encoders that see colour are marked, since grey and colour input are not to be compared.
+
+    >>> init_name("random", "linear"), init_name("random", "finetune"), init_name("pretrained", "linear", "rgb")
+    ('random weights', 'from scratch, grey input', 'pretrained, rgb input')
     """
     if init == "random" and protocol == "finetune":
-        return "from scratch, grey input"
-    return _INIT_NAMES.get(init, init)
+        return f"from scratch, {sees} input"
+    name = _INIT_NAMES.get(init, init)
+    return name if sees == "grey" else f"{name}, {sees} input"
 
 
 @dataclass(frozen=True)
@@ -128,6 +136,7 @@ class Comparison:
     points: float | None
     points_sd: float | None
     margin: float | None
+    sees: str = "grey"
 
     @property
     def protocol_name(self) -> str:
@@ -135,7 +144,7 @@ class Comparison:
 
     @property
     def init_name(self) -> str:
-        return init_name(self.init, self.protocol)
+        return init_name(self.init, self.protocol, self.sees)
 
     @property
     def noise(self) -> float:
@@ -202,7 +211,7 @@ def _lines(rows: Sequence[Row]) -> list[list[Row]]:
     """
     groups: dict[tuple, list[Row]] = {}
     for row in rows:
-        key = tuple(row.get(name) for name in ("data", "protocol", "labels", "init", "pretrained_on"))
+        key = tuple(row.get(name) for name in ("data", "protocol", "labels", "init", "pretrained_on", "sees"))
         groups.setdefault(key, []).append(row)
     lines = []
     for members in groups.values():
@@ -268,6 +277,7 @@ def _comparison(members: Sequence[Row], rows: Sequence[Row]) -> Comparison:
         points=statistics.fmean(differences) if pairs else None,
         points_sd=statistics.stdev(differences) if len(pairs) > 1 else None,
         margin=_margin(*pairs[0]) if pairs else None,
+        sees=first.get("sees") or "grey",
     )
 
 

@@ -21,6 +21,10 @@ def check_combination(names: Sequence[str]) -> None:
     """Raises ArgumentError unless tasks of these names go together."""
     if len(names) > 1 and len(set(names)) < len(names):
         raise ArgumentError(f"--task: {'+'.join(names)} names a task twice; combine different ones.")
+    if {"bins", "palette"} <= set(names):
+        raise ArgumentError(
+            "--task: bins and palette each need a palette of their own, and a run has one; take one of them."
+        )
     alone = sorted(set(names) & set(_ALONE))
     if len(names) > 1 and alone:
         raise ArgumentError(f"--task: {alone[0]} needs the pictures for itself; use it alone.")

@@ -84,6 +84,7 @@ def _finetune_one(judged: Judged, init: str, config: FinetuneConfig) -> dict[str
         pretrained_on=judged.pretrained_on if init == "pretrained" else None,
         protocol="finetune",
         init=init,
+        sees=judged.sees,
         labels=config.labels,
         seed=config.seed,
         top1=result.top1,

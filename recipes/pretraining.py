@@ -32,6 +32,7 @@ from .options import Outcome, command_line, plain
 from .settings import PretrainConfig
 
 _BATCH_OF_PASSES = 4096
+_LEAST_COUNT = 1e-12  # all held-out pictures may be masked
 _MOMENTUM = 0.9
 _RMSPROP_DECAY = 0.9  # as the systems that use it had it; with torch's 0.99 their tanh saturates at once
 
@@ -236,7 +237,7 @@ def _train(
         ):
             loss = loss_of(batch)
             sums += torch.stack([loss.numerator, loss.denominator])
-        return {"validation_loss": float(sums[0] / sums[1])}
+        return {"validation_loss": float(sums[0] / sums[1].clamp_min(_LEAST_COUNT))}
 
     settings = LoopSettings(
         config.epochs, config.warmup_epochs, config.accumulate, config.clip, config.patience, config.seed,

@@ -63,6 +63,7 @@ def _probe_one(judged: Judged, init: str, config: ProbeConfig) -> dict[str, Any]
         pretrained_on=judged.pretrained_on if init == "pretrained" else None,
         protocol="linear",
         init=init,
+        sees=judged.sees,
         labels=config.labels,
         layer=result.layer,
         seed=config.seed,

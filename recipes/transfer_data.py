@@ -54,6 +54,7 @@ class Judged:
         train, test: labelled images on the device.
         encoders: `pretrained` and, if asked for, `random`.
         pretrained_on: the name of the pretraining data.
+        sees: what the encoders' input is made of.
     """
 
     folder: RunFolder
@@ -62,6 +63,7 @@ class Judged:
     test: ImageSource
     encoders: dict[str, nn.Module]
     pretrained_on: str
+    sees: str
 
 
 def open_judged(run: Path, options: TransferOptions) -> Judged:
@@ -85,7 +87,17 @@ def open_judged(run: Path, options: TransferOptions) -> Judged:
     if options.control:
         encoders["random"] = compute.place(untrained(encoder, config.image_size, options.seed))
     pretrained_on: dict[str, Any] = folder.config.get("data", {})
-    return Judged(folder, compute, train, test, encoders, str(pretrained_on.get("name", config.data)))
+    name = str(pretrained_on.get("name", config.data))
+    return Judged(folder, compute, train, test, encoders, name, _sees(encoder))
+
+
+def _sees(encoder: nn.Module) -> str:
+    """What the encoder's input is made of, in the words of transfer tables."""
+    preprocess = encoder.preprocess
+    assert isinstance(preprocess, Preprocess)
+    if preprocess.chroma is None:
+        return "grey" if preprocess.in_chans == 1 else "rgb"
+    return "chroma" if preprocess.in_chans == 2 else "luma and chroma"
 
 
 def untrained(encoder: nn.Module, image_size: int, seed: int) -> nn.Module:

@@ -150,3 +150,18 @@ def test_the_colour_table_puts_the_baselines_beside_the_painting():
     assert line_with(text, "colourfulness").split()[-5:] == ["21.5", "–", "–", "0.0", "33.3"]
     assert "top-5" not in text
     assert "toy, test split" in text
+
+
+def test_encoders_that_see_colour_are_marked():
+    rows = [
+        transfer_row(data="toy", protocol="linear", init=init, top1=top1, sees="luma and chroma")
+        for init, top1 in (("pretrained", 0.6), ("random", 0.4))
+    ]
+    assert [line.init_name for line in compare(rows)] == [
+        "pretrained, luma and chroma input",
+        "random weights, luma and chroma input",
+    ]
+    scratch = transfer_row(data="toy", protocol="finetune", init="random", top1=0.5, sees="rgb")
+    assert compare([scratch])[0].init_name == "from scratch, rgb input"
+    with pytest.raises(UnknownNameError, match="sees"):
+        transfer_row(data="toy", protocol="linear", init="random", top1=0.5, sees="gray")

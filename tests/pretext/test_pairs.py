@@ -178,7 +178,7 @@ def test_two_grey_tasks_share_a_grey_encoder():
 @pytest.mark.parametrize(
     ("name", "why"),
     [("palette+palette", "twice"), ("palette+rotation", "use it alone"), ("random+palette", "use it alone"),
-     ("superres+palette", "use it alone")],
+     ("superres+palette", "use it alone"), ("bins+palette", "palette of their own")],
 )  # fmt: skip
 def test_combinations_that_make_no_sense_are_refused(name, why):
     preprocess = Preprocess(3) if "superres" in name else Preprocess()
