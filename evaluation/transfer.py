@@ -54,9 +54,9 @@ def transfer_row(
     `protocol` is one of `PROTOCOLS`, `init` one of `INITS`. `top1` and `top5` are fractions of 1; `top5` is None when
     there are fewer than six classes. `labels` is the share of the training labels in (0, 1]; for `fewshot` it is the
     number of images a class. `layer` names the depth a probe chose (None for fine-tuning), `seconds` is what the
-    protocol took, `sees` one of `INPUTS`: what the encoder's input is made of. `extra` is kept as it is (JSON-able); the report page reads from it `confusion` (c lists of c
-    counts, rows = true classes), `class_names` (c strings), `per_layer` ({layer: {"test_top1": fraction}} or {layer:
-    fraction}) and `command`.
+    protocol took, `sees` one of `INPUTS`: what the encoder's input is made of. `extra` is kept as it is (JSON-able);
+    the report page reads from it `confusion` (c lists of c counts, rows = true classes), `class_names` (c strings),
+    `per_layer` ({layer: {"test_top1": fraction}} or {layer: fraction}) and `command`.
 
     Raises UnknownNameError for a protocol or init that is not listed, ArgumentError for a number out of range.
 
