@@ -102,6 +102,8 @@ class PyramidEncoder(nn.Module):
             intermediates_only: leave out the last stage's map in front of the list.
         """
         assert output_fmt == "NCHW", "output_fmt must be NCHW."
+        if not torch.jit.is_scripting():
+            self._check_input(x)
         take, last = _take_indices(len(self.feature_info), indices)
         intermediates = []
         stages = self.stages[: last + 1] if stop_early else self.stages
@@ -126,9 +128,22 @@ class PyramidEncoder(nn.Module):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(n, in_chans, h, w) -> the deepest stage's map (n, num_features, h', w')."""
-        if self.grad_checkpointing and not torch.jit.is_scripting():
-            return checkpoint_seq(self.stages, x)
+        if not torch.jit.is_scripting():
+            self._check_input(x)
+            if self.grad_checkpointing:
+                return checkpoint_seq(self.stages, x)
         return self.stages(x)
+
+    @torch.jit.ignore()
+    def _check_input(self, x: Tensor) -> None:
+        """Raises ArgumentError where the channels do not fit; says nothing while a graph is recorded."""
+        if isinstance(x, torch.fx.Proxy) or torch.jit.is_tracing():
+            return
+        if x.ndim != 4 or x.shape[1] != self.in_chans:
+            raise ArgumentError(
+                f"input: shape {tuple(x.shape)} is not (n, {self.in_chans}, h, w); encoder.preprocess(rgb) makes it of RGB, "
+                "and fold_rgb(encoder) or load_backbone(folder, in_chans=3) turns a grey encoder into one that takes RGB."
+            )
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """(n, num_features, h', w') -> logits (n, num_classes); pooled features with `pre_logits` or without classifier."""

@@ -48,10 +48,10 @@ _PAIRED: dict[str, Any] = {
 
 PRESETS: dict[str, Preset] = {
     "pretint": Preset(
-        "the best recipe found here: a residual encoder predicts 24 chroma colours at half resolution from its two deepest stages",
-        "see docs/results.md",
+        "the best recipe found here so far: a residual encoder predicts 24 chroma colours at half resolution from its two deepest stages",
+        "still being tuned",
         {
-            "task": "palette", "palette_space": "cbcr", "backbone": "pretint_resunet", "width": 24, "predict_at": 2, "skips": 1,
+            "task": "palette", "palette_space": "cbcr", "backbone": "pretint_resunet", "width": 16, "predict_at": 2, "skips": 1,
             "learning_rate": 4e-3, "batch_size": 128, "epochs": 20,
         },
     ),

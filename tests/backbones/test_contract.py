@@ -541,3 +541,15 @@ def test_a_compiled_encoder_computes_the_same():
     encoder, x = _make("pretint_cnn"), _images("pretint_cnn", 2, 16, 16)
     with torch.no_grad():
         torch.testing.assert_close(torch.compile(encoder)(x), encoder(x), rtol=1e-4, atol=1e-5)
+
+
+@our_encoders
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_other_channels_than_its_own_are_refused_with_the_way_out(name, channels):
+    encoder, x = _make(name), _noise(1, channels, 16, 16)
+    if channels == _chans(name):
+        assert encoder(x).isfinite().all()
+        return
+    for call in (encoder, encoder.forward_intermediates):
+        with pytest.raises(ArgumentError, match=r"preprocess\(rgb\).*fold_rgb.*in_chans=3"):
+            call(x)
