@@ -48,7 +48,7 @@ _PAIRED: dict[str, Any] = {
 
 PRESETS: dict[str, Preset] = {
     "pretint": Preset(
-        "the best recipe found here so far: a residual encoder predicts 24 chroma colours at half resolution from its two deepest stages",
+        "the best recipe found here so far: 24 chroma colours at half resolution, from a residual encoder's two deepest stages",
         "still being tuned",
         {
             "task": "palette", "palette_space": "cbcr", "backbone": "pretint_resunet", "width": 16, "predict_at": 2, "skips": 1,
