@@ -14,16 +14,14 @@ from .contract import SMALLEST_SIZE
 # Nothing in the front matter comes from a user, so no value can end it early or add a key.
 _FRONT_MATTER = """\
 ---
-license: apache-2.0
 library_name: timm
 tags:
 - pretint
 - timm
-- self-supervised-learning
-- colourization
 - feature-extraction
----
+{tags}---
 """
+_COLOURIZES = {"palette", "bins", "rgb-regression", "lab-regression", "split-brain"}
 _LONGEST_LIST = 200
 
 
@@ -43,8 +41,9 @@ def model_card(config: dict[str, Any]) -> str:
     told = {key: value for key, value in facts.card.items() if value is not None}
     measured = {key: value for key, value in told.items() if isinstance(value, (dict, list))}
     training = {key: value for key, value in told.items() if key not in measured}
+    tags = "- self-supervised-learning\n- colourization\n" if _colourized(facts) else ""
     parts = [
-        _FRONT_MATTER,
+        _FRONT_MATTER.format(tags=tags),
         f"# {_text(facts.architecture)}, an image encoder",
         _opening(facts),
         "## Encoder",
@@ -65,7 +64,14 @@ def _opening(facts: EncoderFacts) -> str:
     seen = f" on {_text(_value(card['data']))}" if card.get("data") else ""
     epochs = f" for {_text(_value(card['epochs']))} epochs" if card.get("epochs") else ""
     task = _text(_value(card["task"]))
-    return f"It learned to colourize without labels (Pretint, task {task}){seen}{epochs}; the decoder was dropped."
+    if _colourized(facts):
+        return f"It learned to colourize without labels (Pretint, task {task}){seen}{epochs}; the decoder was dropped."
+    return f"It was trained with Pretint, task {task}{seen}{epochs}."
+
+
+def _colourized(facts: EncoderFacts) -> bool:
+    """Whether all that it learnt was to colourize."""
+    return set(str(facts.card.get("task")).split("+")) <= _COLOURIZES
 
 
 def _encoder_rows(facts: EncoderFacts) -> Iterator[tuple[str, str]]:
@@ -73,7 +79,7 @@ def _encoder_rows(facts: EncoderFacts) -> Iterator[tuple[str, str]]:
     yield "architecture", facts.architecture
     yield "made of", f"{facts.backbone} ({options})" if options else facts.backbone
     yield "stem", facts.stem
-    yield "pooled features", str(facts.num_features)
+    yield "features", str(facts.num_features)
     yield "input", f"{facts.in_chans} channel{'s' if facts.in_chans > 1 else ''}: {_channels(facts)}"
     yield "normalisation", f"(x − mean) / std, mean {_numbers(facts.mean)}, std {_numbers(facts.std)}"
     side = facts.image_size
@@ -104,11 +110,11 @@ With Pretint, from a folder that holds this card, `config.json` and `model.safet
 
 ```python
 import torch
-from pretint.backbones import load_backbone
+from pretint.backbones import features, load_backbone
 
 encoder = load_backbone("FOLDER")
 images = torch.rand(8, 3, {side}, {side})  # RGB in 0…1, or uint8
-features = encoder(encoder.preprocess(images))  # (8, {facts.num_features})
+pooled = features(encoder, images)  # the deepest feature map's average, one row an image
 ```"""
 
 

@@ -140,9 +140,12 @@ class PyramidEncoder(nn.Module):
         if isinstance(x, torch.fx.Proxy) or torch.jit.is_tracing():
             return
         if x.ndim != 4 or x.shape[1] != self.in_chans:
+            other = (
+                ", and fold_rgb(encoder) or load_backbone(folder, in_chans=3) makes an encoder that takes RGB itself"
+            )
             raise ArgumentError(
-                f"input: shape {tuple(x.shape)} is not (n, {self.in_chans}, h, w); encoder.preprocess(rgb) makes it of RGB, "
-                "and fold_rgb(encoder) or load_backbone(folder, in_chans=3) turns a grey encoder into one that takes RGB."
+                f"input: shape {tuple(x.shape)} is not (n, {self.in_chans}, h, w); encoder.preprocess(rgb) makes it of RGB"
+                f"{other if self.in_chans == 1 else ''}."
             )
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:

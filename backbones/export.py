@@ -21,6 +21,7 @@ from ..runtime.errors import ArgumentError, ExportError, UnknownNameError
 from ..runtime.files import write_atomically
 from ..runtime.tensors import tensors_checksum, write_tensors
 from .contract import unwrapped
+from .features import pooled
 from .folder import save_backbone
 from .preprocess import Preprocess
 from .program import WRITERS, Computed, about, sides, trace
@@ -88,7 +89,7 @@ def export_backbone(
     ...     export_backbone(create_backbone("pretint_cnn", width=4), f"{folder}/weights.safetensors", "safetensors").error
     0.0
     """
-    path = Path(path)
+    path = Path(path) if Path(path).name else Path(path).resolve()  # "." has no name that could be renamed
     if format not in FORMATS:
         raise UnknownNameError("format", format, FORMATS)
     if maps and format not in _PROGRAMS:
@@ -168,7 +169,9 @@ def _worst_error(computed: Computed, encoder: Any, shapes: list[Shape], maps: bo
         rgb = torch.rand((n, 3, h, w), generator=torch.Generator().manual_seed(seed))
         with torch.inference_mode(), torch.autocast("cpu", enabled=False):
             x = encoder.preprocess(rgb)
-            wanted = [encoder(x), *(encoder.forward_intermediates(x, intermediates_only=True) if maps else [])]
+            # programs give what features() gives; weights are checked by the encoder's own output
+            wanted = [pooled(encoder, x) if format in _PROGRAMS else encoder(x)]
+            wanted += encoder.forward_intermediates(x, intermediates_only=True) if maps else []
             found = computed(rgb)
         if [t.shape for t in found] != [t.shape for t in wanted]:
             raise ExportError(

@@ -45,6 +45,8 @@ def features(
     """
     model: Any = encoder
     device = next(model.parameters()).device
+    if batch_size < 1:
+        raise ArgumentError(f"batch_size: {batch_size} must be at least 1.")
     rgb = as_rgb(images, size)
     if min(rgb.shape[-2:]) < model.smallest_size:
         raise ArgumentError(

@@ -35,9 +35,7 @@ class ShiftedConv2d(nn.Module):
         return self.conv(x - self.shift)
 
 
-def fold_rgb(
-    encoder: nn.Module, mean: Sequence[float] = (0.5, 0.5, 0.5), std: Sequence[float] = (0.25, 0.25, 0.25)
-) -> nn.Module:
+def fold_rgb(encoder: nn.Module, mean: float | Sequence[float] = 0.5, std: float | Sequence[float] = 0.25) -> nn.Module:
     """A copy of a grey encoder that takes RGB images, normalised as (rgb − mean) / std, and computes the same.
 
     With luma Σ w_c·rgb_c and grey input g = (luma − m) / s, and rgb_c = std_c·x_c + mean_c, the input is linear in x:
@@ -47,7 +45,8 @@ def fold_rgb(
 
     Args:
         encoder: from :func:`load_backbone` or :func:`create_backbone`, with grey input.
-        mean, std: of the RGB pipeline, per channel, in units of 0…1; ImageNet's are (0.485, 0.456, 0.406), (0.229, 0.224, 0.225).
+        mean, std: of the RGB pipeline, one number or one per channel, in units of 0…1; ImageNet's are (0.485, 0.456, 0.406) and
+            (0.229, 0.224, 0.225).
 
     Raises:
         ArgumentError: the input is not grey, is L* (which is not linear in RGB), or the encoder has no single first
@@ -66,7 +65,11 @@ def fold_rgb(
         )
     if before.grey == "lstar":
         raise ArgumentError("encoder: its input is L*, which is not linear in RGB, so no convolution can fold it.")
-    after = Preprocess(3, before.grey, tuple(mean), tuple(std))
+    after = Preprocess(3, before.grey, mean, std)
+    if not all(0 <= m <= 1 for m, _ in after.normalisation):
+        raise ArgumentError(
+            f"mean: {mean} must lie in 0…1, the units of the normalisation; divide mean and std by 255."
+        )
     folded: Any = copy.deepcopy(encoder)
     name = (getattr(folded, "pretrained_cfg", None) or {}).get("first_conv")
     conv = _module(folded, name)

@@ -7,7 +7,6 @@ saved and that the code still computes the same features from them.
 
 from __future__ import annotations
 
-import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .._version import __version__
+from ..runtime.encoderfacts import CARD, CONFIG, WEIGHTS, find_encoder
 from ..runtime.errors import ArgumentError, NotFiniteError, PretintError, RunFolderError, UnknownNameError
 from ..runtime.files import read_json, write_atomically, write_json
 from ..runtime.tensors import read_tensors, tensors_checksum, write_tensors
@@ -49,7 +49,7 @@ def _fixed_features(encoder: Any, size: int) -> Tensor:
 
 
 def save_backbone(
-    encoder: nn.Module, folder: Path | str, card: dict[str, Any] | None = None, image_size: int = 32
+    encoder: nn.Module, folder: Path | str, card: dict[str, Any] | None = None, image_size: int | None = None
 ) -> None:
     """Writes the encoder's folder.
 
@@ -57,8 +57,8 @@ def save_backbone(
         encoder: from :func:`create_backbone` or :func:`load_backbone`, also wrapped by DistributedDataParallel or torch.compile;
             a classifier is left out.
         folder: where to; made if need be, files of an earlier save are replaced.
-        card: what people should know of it: task, data, epochs, measured accuracies … (JSON).
-        image_size: side of the images it was trained on, in pixels.
+        card: what people should know of it: task, data, epochs, measured accuracies … (JSON); by default what it came with.
+        image_size: side of the images it was trained on, in pixels; by default what it was made or loaded with.
 
     Raises:
         ArgumentError: the encoder was not made by this library or was changed since, the card is no JSON, or the size is out of
@@ -72,6 +72,8 @@ def save_backbone(
         raise ArgumentError(
             "encoder: only what create_backbone or load_backbone gave can be saved; make it with these."
         )
+    card = getattr(encoder, "card", None) if card is None else card
+    image_size = int(getattr(encoder, "image_size", 32)) if image_size is None else image_size
     if not 1 <= image_size <= _LARGEST_IMAGE:
         raise ArgumentError(f"image_size: {image_size} must be from 1 to {_LARGEST_IMAGE} pixels.")
     try:
@@ -109,9 +111,9 @@ def save_backbone(
             "weights_sha256": tensors_checksum(weights), "fixed_features": features.tolist(),
         },
     }  # fmt: skip
-    write_tensors(folder / "model.safetensors", weights, {"format": "pt"})
-    write_json(folder / "config.json", config)
-    write_atomically(folder / "README.md", model_card(config).encode())
+    write_tensors(folder / WEIGHTS, weights, {"format": "pt"})
+    write_json(folder / CONFIG, config)
+    write_atomically(folder / CARD, model_card(config).encode())
 
 
 def _classifier_prefixes(encoder: Any) -> list[str]:
@@ -144,8 +146,9 @@ def load_backbone(
 
     Args:
         folder: an encoder folder, or a run folder with one in it.
-        in_chans: 3 folds a grey encoder, exactly, for RGB input normalised with mean 0.5, deviation 0.25 (:func:`fold_rgb` takes
-            another normalisation); left out, the encoder is as it was saved.
+        in_chans: 3 folds a grey encoder, exactly, for RGB input normalised with the encoder's own mean (0.5 unless it was trained
+            with another) and deviation 0.25; `encoder.preprocess` tells and does it, :func:`fold_rgb` takes any other. Left out,
+            the encoder is as it was saved.
         device: where to put it; the CPU by default.
 
     Returns:
@@ -159,10 +162,12 @@ def load_backbone(
 
     Only sizes and names of known encoders are read from the folder: nothing named in it is imported or called.
     """
-    folder = Path(folder)
-    if not (folder / "model.safetensors").exists() and (folder / "encoder" / "config.json").exists():
-        folder = folder / "encoder"
-    config = read_json(folder / "config.json")
+    try:
+        where = torch.device(device or "cpu")
+    except RuntimeError as error:
+        raise ArgumentError(f"device: {device!r} is none that torch knows; use cpu, cuda or mps.") from error
+    folder = find_encoder(Path(folder))
+    config = read_json(folder / CONFIG)
     try:
         about = config["pretint"]
         made_of = about["backbone"]
@@ -172,7 +177,7 @@ def load_backbone(
         stored = torch.tensor([float(x) for x in about["fixed_features"]])
         checksum, card = str(about["weights_sha256"]), dict(about["card"])
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, PretintError) as error:
-        raise RunFolderError(f"{folder / 'config.json'} is no encoder of Pretint ({error!r}); save it again.") from None
+        raise RunFolderError(f"{folder / CONFIG} is no encoder of Pretint ({error!r}); save it again.") from None
     if version > FOLDER_VERSION:
         raise RunFolderError(
             f"{folder} has encoder format {version}, this Pretint reads {FOLDER_VERSION}; upgrade Pretint."
@@ -187,16 +192,16 @@ def load_backbone(
         raise RunFolderError(f"{folder} names the unknown stem {spec.stem!r}; upgrade Pretint or save it again.")
     if not 1 <= size <= _LARGEST_IMAGE:
         raise RunFolderError(f"{folder}: images of {size} pixels are out of range; save it again.")
-    weights = read_tensors(folder / "model.safetensors")
+    weights = read_tensors(folder / WEIGHTS)
     try:
         # first without memory: sizes that someone made up must not fill the machine
-        with contextlib.suppress(ArgumentError), torch.device("meta"):
+        with torch.device("meta"):
             _check_keys(build_from_spec(spec, preprocess.in_chans, size), weights, folder)
         encoder: Any = build_from_spec(spec, preprocess.in_chans, size)
     except ArgumentError as error:
         raise RunFolderError(f"{folder} describes an encoder that can't be made ({error}); save it again.") from None
     _load_strictly(encoder, weights, checksum, folder)
-    encoder.preprocess, encoder.spec, encoder.card = preprocess, spec, card
+    encoder.preprocess, encoder.spec, encoder.card, encoder.image_size = preprocess, spec, card, size
     encoder.smallest_size = smallest_size(encoder, preprocess.in_chans) if "img_size" not in spec.options else size
     _verify_features(_fixed_features(encoder, size), stored, folder)
     encoder = encoder.eval()
@@ -207,7 +212,7 @@ def load_backbone(
                 "pictures to its preprocess (only grey can be folded, to in_chans=3)."
             )
         encoder = fold_rgb(encoder, [preprocess.normalisation[0][0]] * 3)
-    return encoder.to(device or "cpu")
+    return encoder.to(where)
 
 
 def _check_keys(encoder: nn.Module, weights: dict[str, Tensor], folder: Path) -> None:

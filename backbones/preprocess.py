@@ -14,10 +14,11 @@ from torch import Tensor
 
 from ..colour import GREY_FORMULAS, luma, rgb_to_lab, rgb_to_ycbcr, to_float
 from ..runtime.errors import ArgumentError, UnknownNameError
+from ..runtime.pictures import to_rgb_image
 
 CHROMA_SPACES = ("cbcr", "ab")
 _AB_SCALE = 128.0
-_BRIGHTEST = 1.5  # resampling overshoots white a little; a picture in 0…255 is far above
+_DARKEST, _BRIGHTEST = -0.5, 1.5  # resampling overshoots black and white a little
 
 
 @dataclass(frozen=True)
@@ -122,8 +123,12 @@ def _check_rgb(rgb: Tensor) -> None:
         )
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or rgb.numel() == 0:
         return  # numbers are not known while a graph is recorded
-    if float(rgb.detach().amax()) > _BRIGHTEST:
-        raise ArgumentError("images: floating pictures must lie in 0…1, these go higher; divide them by 255.")
+    low, high = (float(x) for x in rgb.detach().aminmax())
+    if not (low >= _DARKEST and high <= _BRIGHTEST):  # NaN is neither
+        raise ArgumentError(
+            f"images: floating pictures must lie in 0…1, these in {low:.3g}…{high:.3g}; divide them by 255, or, if they are "
+            "normalised already, use fold_rgb."
+        )
 
 
 def as_rgb(images: Tensor | Image.Image | Sequence[Image.Image], size: int | None = None) -> Tensor:
@@ -133,8 +138,11 @@ def as_rgb(images: Tensor | Image.Image | Sequence[Image.Image], size: int | Non
         return images
     pictures = [images] if isinstance(images, Image.Image) else images
     if not isinstance(pictures, Sequence) or not all(isinstance(p, Image.Image) for p in pictures) or not pictures:
-        raise ArgumentError(f"images: {type(images).__name__} is neither a tensor nor a PIL image nor a list of these.")
-    rgb = [p.convert("RGB") for p in pictures]
+        kind = "an empty list" if isinstance(images, list) and not images else type(images).__name__
+        raise ArgumentError(f"images: {kind} is neither a tensor nor a PIL image nor a list of these.")
+    if any(p.mode == "F" for p in pictures):
+        raise ArgumentError("images: a PIL image of mode F has no range of its own; make it 8-bit first.")
+    rgb = [to_rgb_image(ImageOps.exif_transpose(p)) for p in pictures]
     if size is not None:
         rgb = [ImageOps.fit(p, (size, size), Image.Resampling.BICUBIC) for p in rgb]
     if len({p.size for p in rgb}) > 1:

@@ -14,6 +14,7 @@ from torch.export import Dim, ExportedProgram
 from torch.fx.experimental import _config as shape_config
 
 from .._version import __version__
+from .features import pooled
 
 INPUT, FEATURES = "images", "features"
 _DIMENSIONS = ("batch", "channels", "height", "width")
@@ -22,7 +23,7 @@ Computed = Callable[[Tensor], list[Tensor]]
 
 
 class _FromRGB(nn.Module):
-    """RGB in 0…1 (n, 3, h, w) -> by name, features (n, num_features) and, if asked for, each level's map (n, c_i, h_i, w_i)."""
+    """RGB in 0…1 (n, 3, h, w) -> by name: features (n, channels of the deepest map) and, if asked for, each level's map."""
 
     def __init__(self, encoder: nn.Module, maps: bool):
         super().__init__()
@@ -32,9 +33,9 @@ class _FromRGB(nn.Module):
         encoder: Any = self.encoder
         x = encoder.preprocess(images)
         if not self.maps:
-            return {FEATURES: encoder(x)}
-        last, maps = encoder.forward_intermediates(x)
-        return {FEATURES: encoder.forward_head(last)} | {f"map_{i}": m for i, m in enumerate(maps)}
+            return {FEATURES: pooled(encoder, x)}
+        maps = encoder.forward_intermediates(x, intermediates_only=True)
+        return {FEATURES: maps[-1].mean((2, 3))} | {f"map_{i}": m for i, m in enumerate(maps)}
 
 
 def trace(encoder: Any, maps: bool, size: int, smallest: int | None) -> ExportedProgram:

@@ -102,7 +102,7 @@ def create_backbone(
         raise ArgumentError(f"in_chans: {in_chans} does not fit a preprocessing that gives {preprocess.in_chans}.")
     spec = _resolve(name, stem, image_size, options)
     encoder: Any = build_from_spec(spec, in_chans, image_size)
-    encoder.preprocess, encoder.spec = preprocess, spec
+    encoder.preprocess, encoder.spec, encoder.image_size = preprocess, spec, image_size
     encoder.smallest_size = smallest_size(encoder, in_chans) if "img_size" not in spec.options else image_size
     if image_size < encoder.smallest_size:
         raise ArgumentError(
@@ -116,8 +116,14 @@ def check_backbone_name(name: str) -> None:
     if name.startswith(_PAIR):
         if name.removeprefix(_PAIR) not in OUR_BACKBONES:
             raise UnknownNameError("backbone of a pair", name.removeprefix(_PAIR), OUR_BACKBONES)
-    elif not timm.is_model(name.removeprefix(_TIMM)) or name in _NOT_LISTED:
+    elif not timm.is_model(name.removeprefix(_TIMM)) or _is_second_name(name):
         raise UnknownNameError("backbone", name, list_backbones(timm_models=True))
+
+
+def _is_second_name(name: str) -> bool:
+    """Whether something of ours is asked for in another way than its own."""
+    plain = name.removeprefix(_TIMM)
+    return plain in _NOT_LISTED or (name.startswith(_TIMM) and plain in OUR_BACKBONES)
 
 
 def check_options(options: dict[str, Any]) -> dict[str, int]:

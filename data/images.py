@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..runtime.errors import ArgumentError, DataError
+from ..runtime.pictures import to_rgb_image
 
 # Pillow's other decoders (TIFF, PSD, EPS, FITS …) are the ones with the long list of security notices; they are never
 # asked.
@@ -124,7 +125,7 @@ def _upright_rgb(content: bytes, size: int | None, max_pixels: int) -> Image.Ima
         if size is not None and image.format == "JPEG":
             image.draft(None, (2 * size, 2 * size))  # large JPEGs are decoded at a fraction of their size
         orientation = _orientation(image)
-        picture = _to_rgb(image)
+        picture = to_rgb_image(image)
     if size is not None:
         picture = _centre_square(picture, size)
     return picture.transpose(_TURNS[orientation]) if orientation in _TURNS else picture
@@ -136,19 +137,6 @@ def _orientation(image: Image.Image) -> int | None:
         return image.getexif().get(_ORIENTATION_TAG)
     except Exception:
         return None
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB" and "transparency" not in image.info:
-        image.load()
-        return image
-    if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion would clip at 255
-        levels = np.asarray(image).astype(np.int64) >> 8
-        return Image.fromarray(levels.clip(0, 255).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-    return image.convert("RGB")
 
 
 def _centre_square(image: Image.Image, size: int) -> Image.Image:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ..backbones import features, load_backbone
 from ..data.images import fit_pictures
 from ..runtime.device import resolve_device
-from ..runtime.encoderfacts import CONFIG, WEIGHTS
+from ..runtime.encoderfacts import CONFIG, WEIGHTS, find_encoder
 from ..runtime.errors import ArgumentError
 from ..runtime.files import read_json, write_json
 
@@ -245,8 +245,7 @@ class PretintFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 def _load(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     """The encoder, and its folder's `config.json`."""
     encoder = load_backbone(folder)
-    inner = folder if (folder / WEIGHTS).exists() else folder / "encoder"
-    return encoder, read_json(inner / CONFIG)
+    return encoder, read_json(find_encoder(folder) / CONFIG)
 
 
 def _are_whole(images: np.ndarray) -> bool:

@@ -63,7 +63,7 @@ def _about(facts: EncoderFacts, parameters: int) -> Table:
         ("made of", f"{facts.backbone} ({options})" if options else facts.backbone),
         ("stem", facts.stem),
         ("parameters", f"{parameters:,}"),
-        ("pooled features", facts.num_features),
+        ("features", facts.num_features),
         *((name, card.pop(name, None)) for name in ("task", "data", "epochs")),
         ("input channels", facts.in_chans),
         ("grey formula", facts.grey if facts.chroma is None else f"{facts.grey}, chroma {facts.chroma}"),

@@ -11,7 +11,7 @@ from tyro.conf import Positional
 
 from ..backbones import load_backbone
 from ..runtime.encoderfacts import CARD, CONFIG, WEIGHTS, find_encoder
-from ..runtime.errors import ArgumentError, HubError
+from ..runtime.errors import ArgumentError, HubError, RunFolderError
 from .options import Outcome
 
 _FILES = (CONFIG, WEIGHTS, CARD)
@@ -63,6 +63,11 @@ def push(config: PushConfig) -> Outcome:
 def _upload(folder: Path, config: PushConfig) -> str:
     import huggingface_hub
 
+    linked = [name for name in _FILES if (folder / name).is_symlink()]
+    if linked:
+        raise RunFolderError(
+            f"{folder / linked[0]} is a link, which may lead anywhere; copy the folder's files and push those."
+        )
     try:
         hub = huggingface_hub.HfApi()
         # left open unless asked for, because an organisation may have made private its default

@@ -551,5 +551,8 @@ def test_other_channels_than_its_own_are_refused_with_the_way_out(name, channels
         assert encoder(x).isfinite().all()
         return
     for call in (encoder, encoder.forward_intermediates):
-        with pytest.raises(ArgumentError, match=r"preprocess\(rgb\).*fold_rgb.*in_chans=3"):
+        with pytest.raises(
+            ArgumentError,
+            match=r"preprocess\(rgb\).*fold_rgb.*in_chans=3" if _chans(name) == 1 else r"preprocess\(rgb\)",
+        ):
             call(x)

@@ -49,7 +49,8 @@ def pictures(n: int, height: int, width: int) -> Tensor:
 @torch.no_grad()
 def eager(encoder: nn.Module, rgb: Tensor, maps: bool = False) -> list[Tensor]:
     x = encoder.preprocess(rgb)
-    return [encoder(x), *(encoder.forward_intermediates(x, intermediates_only=True) if maps else [])]
+    levels = encoder.forward_intermediates(x, intermediates_only=True)
+    return [levels[-1].mean((2, 3)), *(levels if maps else [])]
 
 
 def assert_close(found: list[Any], wanted: list[Tensor]) -> None:

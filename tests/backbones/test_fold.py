@@ -137,3 +137,10 @@ def test_a_convolution_that_standardises_its_weights_can_not_be_folded():
 def test_a_normalisation_that_does_not_fit_is_refused(wrong):
     with pytest.raises(ArgumentError, match=next(iter(wrong))):
         fold_rgb(_trained("pretint_cnn"), **wrong)
+
+
+def test_one_number_serves_all_channels_and_units_of_255_are_refused():
+    encoder = _trained("pretint_cnn")
+    assert fold_rgb(encoder, 0.4, 0.2).preprocess == Preprocess(3, mean=0.4, std=0.2)
+    with pytest.raises(ArgumentError, match="divide mean and std by 255"):
+        fold_rgb(encoder, (123.7, 116.3, 103.5), (58.4, 57.1, 57.4))

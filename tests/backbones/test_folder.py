@@ -217,7 +217,7 @@ def test_an_image_size_out_of_range_is_refused(tmp_path, size):
 @pytest.mark.parametrize("missing", ["config.json", "model.safetensors"])
 def test_a_missing_file_is_named(tiny, missing):
     (tiny / missing).unlink()
-    with pytest.raises(RunFolderError, match=f"{missing} is missing"):
+    with pytest.raises(RunFolderError, match=f"{missing} is missing|no {missing} in it"):
         load_backbone(tiny)
 
 
@@ -431,3 +431,20 @@ def test_a_pickle_beside_the_weights_is_never_read(tiny):
     (tiny / "model.safetensors").unlink()
     with pytest.raises(RunFolderError, match=r"model\.safetensors is missing"):
         load_backbone(tiny)
+
+
+def test_card_and_image_size_come_along_unless_others_are_given(tmp_path):
+    save_backbone(_trained("pretint_cnn", width=2), tmp_path / "a", {"task": "palette"}, 48)
+    save_backbone(load_backbone(tmp_path / "a", in_chans=3), tmp_path / "b")
+    again = load_backbone(tmp_path / "b")
+    assert (again.card, again.image_size) == ({"task": "palette"}, 48)
+
+
+def test_an_unknown_device_is_refused_before_anything_is_read(tmp_path):
+    with pytest.raises(ArgumentError, match="device: 'gpu'"):
+        load_backbone(tmp_path / "none", device="gpu")
+
+
+def test_files_can_be_read_by_whom_the_umask_lets(tiny):
+    modes = {path.stat().st_mode & 0o777 for path in tiny.iterdir()}
+    assert len(modes) == 1

@@ -171,3 +171,21 @@ def test_the_encoder_gets_the_input_its_preprocessing_makes():
     assert encoder.preprocess is preprocess
     with pytest.raises(ArgumentError, match="in_chans: 3 does not fit"):
         create_backbone("pretint_cnn", 3, preprocess=preprocess)
+
+
+@pytest.mark.parametrize("value", [float("nan"), -2.0, 2.6])
+def test_a_float_picture_that_is_normalised_already_is_refused(value):
+    rgb = torch.rand(1, 3, 8, 8)
+    rgb[0, 1, 2, 3] = value
+    with pytest.raises(ArgumentError, match=r"lie in 0…1.*fold_rgb"):
+        Preprocess()(rgb)
+
+
+def test_pil_images_of_other_modes_are_read_as_in_training():
+    ramp = (np.arange(64).reshape(8, 8) * 1040).astype(np.uint16)
+    x = Preprocess(1, "mean", 0.0, 1.0)(Image.fromarray(ramp))
+    np.testing.assert_allclose(x[0, 0].numpy(), ramp / 65535, atol=1 / 255)
+    clear = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
+    assert float(Preprocess(3, mean=0.0, std=1.0)(clear).min()) == 1.0  # transparent lies on white
+    with pytest.raises(ArgumentError, match="mode F"):
+        Preprocess()(Image.new("F", (8, 8)))

@@ -62,7 +62,17 @@ def test_a_size_by_name_is_the_size_by_options():
     assert all(torch.equal(named[k], given[k]) for k in named | given)
 
 
-@pytest.mark.parametrize("name", ["pair/pretint_unat", "pair/timm/resnet18", "pretint_pair", "pretint_small_stem"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "pair/pretint_unat",
+        "pair/timm/resnet18",
+        "pretint_pair",
+        "pretint_small_stem",
+        "timm/pretint_small_stem",
+        "timm/pretint_unet_tiny",
+    ],
+)
 def test_pairs_are_of_our_own_encoders(name):
     with pytest.raises(UnknownNameError):
         create_backbone(name)

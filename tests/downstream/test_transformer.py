@@ -178,7 +178,7 @@ def test_a_fitted_pickle_needs_the_folder_no_more(how: str, tmp_path: Path):
     again = module.load(buffer)
     np.testing.assert_array_equal(again.transform(images), expected)
     assert again.encoder_.card == fitted.encoder_.card
-    with pytest.raises(RunFolderError, match="missing"):
+    with pytest.raises(RunFolderError, match="does not exist"):
         clone(again).fit(images)
 
 
@@ -280,7 +280,7 @@ def test_bad_parameters_are_refused_in_fit_and_not_before(parameters: dict, mess
 def test_an_unknown_device_and_a_wrong_folder_are_sentences(tmp_path: Path):
     with pytest.raises(UnknownNameError, match="device: 'gpu' is not known"):
         PretintFeatures("encoder", device="gpu").fit(make_images())
-    with pytest.raises(RunFolderError, match="is missing"):
+    with pytest.raises(RunFolderError, match="does not exist"):
         PretintFeatures("nowhere").fit(make_images())
     (tmp_path / "config.json").write_text(json.dumps({}))
     with pytest.raises(RunFolderError, match="no encoder of Pretint"):
