@@ -10,6 +10,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from .allocation import keep_freed_memory
 from .errors import ArgumentError, UnknownNameError
 
 DEVICES = ("auto", "cuda", "mps", "cpu")
@@ -62,10 +63,12 @@ class Compute:
 
     @classmethod
     def choose(cls, device: str = "auto", precision: str = "auto") -> Compute:
-        """bf16 where the device has the instructions for it, else fp32."""
+        """bf16 where the device has the instructions for it, else fp32; on a processor memory is kept from step to step."""
         if precision not in PRECISIONS:
             raise UnknownNameError("precision", precision, PRECISIONS)
         resolved = resolve_device(device)
+        if resolved.type == "cpu":
+            keep_freed_memory()
         return cls(resolved, has_bf16(resolved) if precision == "auto" else precision == "bf16")
 
     @property
