@@ -8,6 +8,7 @@ from .families import OUR_BACKBONES
 from .features import features
 from .fold import fold_rgb
 from .folder import load_backbone, save_backbone
+from .halves import PARTS, join_pair, split_pair
 from .pair import PairEncoder
 from .preprocess import CHROMA_SPACES, Preprocess
 from .registry import STEMS, BackboneSpec, architecture, check_backbone_name, create_backbone, list_backbones
@@ -20,6 +21,7 @@ __all__ = [
     "CHROMA_SPACES",
     "FORMATS",
     "OUR_BACKBONES",
+    "PARTS",
     "SEED_ENCODERS",
     "SMALLEST_SIZE",
     "STEMS",
@@ -39,6 +41,7 @@ __all__ = [
     "export_backbone",
     "features",
     "fold_rgb",
+    "join_pair",
     "list_backbones",
     "load_backbone",
     "measure_features",
@@ -46,4 +49,5 @@ __all__ = [
     "save_backbone",
     "shrink_stem",
     "smallest_size",
+    "split_pair",
 ]

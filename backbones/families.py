@@ -23,7 +23,7 @@ _INPUT_SIZE, _DEPTH = 32, 5
 _FAMILIES: dict[str, tuple[Callable[..., PyramidEncoder], str, str]] = {
     "pretint_unet": (UNetEncoder, "stages.0.convs.0.0", "encoder of a U-Net"),
     "pretint_cnn": (CNNEncoder, "stages.0.convs.0.0", "plain convolutional net"),
-    "pretint_resunet": (ResUNetEncoder, "stages.0.stem.0", "encoder of a residual U-Net"),
+    "pretint_resunet": (ResUNetEncoder, "stages.0.convs.0.0", "encoder of a residual U-Net"),
     **{name: (partial(SeedEncoder, name), "stages.0.convs.0.0", plan.about) for name, plan in SEED_ENCODERS.items()},
 }
 _SIZES: dict[str, dict[str, dict[str, int]]] = {

@@ -45,34 +45,40 @@ class ResidualBlock(nn.Module):
 
 
 class ResUNetStage(nn.Module):
-    """Residual blocks, the first with the stage's stride: (n, in, h, w) -> (n, out, ⌈h/stride⌉, ⌈w/stride⌉).
+    """Residual blocks, the first with the stage's stride: (n, in, h, w) -> (n, out, ⌈h/stride⌉, ⌈w/stride⌉)."""
 
-    The first stage has a convolution in front, which turns the image into `out` channels.
-    """
-
-    def __init__(
-        self, in_chans: int, out_chans: int, stride: int, dilation: int, first_dilation: int, blocks: int, stem: bool
-    ):
+    def __init__(self, in_chans: int, out_chans: int, stride: int, dilation: int, first_dilation: int, blocks: int):
         super().__init__()
-        self.stem = conv_norm_act(in_chans, out_chans) if stem else nn.Identity()
         # dilated instead of strided, it keeps its projection, and so its weights
-        first = ResidualBlock(
-            out_chans if stem else in_chans, out_chans, stride, dilation, first_dilation, project=not stem
-        )
+        first = ResidualBlock(in_chans, out_chans, stride, dilation, first_dilation, project=True)
         rest = (ResidualBlock(out_chans, out_chans, 1, dilation, dilation) for _ in range(blocks - 1))
         self.blocks = nn.Sequential(first, *rest)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.blocks(self.stem(x))
+        return self.blocks(x)
+
+
+class ResUNetStem(nn.Module):
+    """A convolution: (n, in, h, w) -> (n, out, h, w)."""
+
+    def __init__(self, in_chans: int, out_chans: int):
+        super().__init__()
+        self.convs = nn.Sequential(conv_norm_act(in_chans, out_chans))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.convs(x)
 
 
 class ResUNetEncoder(PyramidEncoder):
     """A U-Net's contracting path of residual blocks, with batch normalisation.
 
+    The first stage, at full resolution, is one convolution: with blocks there, half of a step's time would be spent on the level
+    that transfers least.
+
     Args:
         width: channels of the first stage; they double from stage to stage up to eight times the width.
         depth: number of stages, at reductions 1, 2, 4, …
-        blocks: residual blocks in each stage.
+        blocks: residual blocks in each stage behind the first.
         num_classes, in_chans, global_pool, drop_rate, output_stride: as in :class:`PyramidEncoder`.
     """
 
@@ -91,5 +97,6 @@ class ResUNetEncoder(PyramidEncoder):
         inputs = [in_chans, *channels[:-1]]
         strides, dilations, reductions = strides_and_dilations(depth, output_stride)
         sizes = zip(inputs, channels, strides, dilations, [1, *dilations[:-1]], strict=True)
-        stages = [ResUNetStage(*stage, blocks=blocks, stem=i == 0) for i, stage in enumerate(sizes)]
+        first, *deeper = sizes
+        stages = [ResUNetStem(*first[:2]), *(ResUNetStage(*stage, blocks=blocks) for stage in deeper)]
         super().__init__(stages, channels, reductions, num_classes, in_chans, global_pool, drop_rate)
