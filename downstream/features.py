@@ -1,12 +1,13 @@
-"""What does a frozen encoder say about each image? Pooled once, cached, and turned to axes that suit a probe."""
+"""What does a frozen encoder say about each image? Every stage, pooled in one pass, and cached."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from jaxtyping import Float32, Int64
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ..data import ImageSource
 from ..runtime.device import Compute
@@ -24,8 +26,9 @@ from ..runtime.files import write_atomically
 from ..runtime.tensors import read_metadata, read_tensors, tensors_checksum
 
 # Part of every cache key: a change of the pooling or of the file's form makes old files unreachable rather than wrong.
-_CACHE_FORMAT = 1
-_CHUNK = 4096  # rows of statistics at a time
+_CACHE_FORMAT = 2
+# A stage's grid is made coarser until it has no more numbers than this (Zhang et al. 2016, section 3.2, pool to about 9000).
+_MOST_NUMBERS = 9000
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,8 @@ class Features:
     """Pooled features of a data set.
 
     Attributes:
-        arrays: for each layer, `"stage0"` (finest) to `"stageN"` (coarsest), the float32 features (n, d) on the CPU.
+        arrays: for each layer the float32 features (n, d) on the CPU: `"stage0"` (finest) to `"stageN"` (coarsest) are global
+            averages, `"stage0/2x2"` the averages of 2 × 2 cells, channel by channel, and so on.
         labels: class of each image, int64 (n,) on the CPU, or None for an unlabelled source.
     """
 
@@ -48,10 +52,11 @@ def extract_features(
     batch_size: int = 512,
     device: torch.device | str | None = None,
     autocast: bool = False,
+    grids: Sequence[int] = (1,),
     layers: Sequence[str] | None = None,
     cache: Path | None = None,
 ) -> Features:
-    """The global average of every stage of an encoder, for every image, in one pass.
+    """Every stage of an encoder, pooled to its global average or to a grid, for every image, in one pass.
 
     The encoder runs in evaluation mode and inference mode; each module's training flag is put back afterwards. Nothing
     but the pooled vectors (float32, allocated once) and one batch is held in memory.
@@ -63,14 +68,16 @@ def extract_features(
         batch_size: images per forward pass; with batch norm in evaluation mode it does not change the features.
         device: where to compute; None: where the encoder's weights are.
         autocast: run the forward pass under bf16 autocast; the average is taken in float32 all the same.
-        layers: names of the stages to keep; None keeps them all.
+        grids: cells a side of each pooling; 1 is the global average, 2 the averages of 2 × 2 cells. A map with fewer pixels is
+            taken as it is, and one that would give more than 9000 numbers is pooled more coarsely.
+        layers: names of the layers to keep, such as `"stage2"` and `"stage2/2x2"`; None keeps them all.
         cache: a folder for the features; None: nothing is written. The file's name is a hash of the weights, the
-            architecture, what `.preprocess` makes of a fixed picture, the source's fingerprint, the layers and the
-            precision. A damaged file is computed anew with a warning. The folder may be deleted at any time.
+            architecture, what `.preprocess` makes of a fixed picture, the source's fingerprint, the grids, the layers and
+            the precision. A damaged file is computed anew with a warning. The folder may be deleted at any time.
 
     Raises:
-        ArgumentError: `encoder` has no `.preprocess`, or `batch_size` is not positive.
-        UnknownNameError: `layers` names a stage that the encoder does not have.
+        ArgumentError: `encoder` has no `.preprocess`, or `batch_size` or a grid is not positive.
+        UnknownNameError: `layers` names a layer that the encoder or the grids do not have.
         DataError: the source holds no image.
         NotFiniteError: a layer holds NaN or infinity.
     """
@@ -81,12 +88,14 @@ def extract_features(
         )
     if batch_size < 1:
         raise ArgumentError(f"batch_size: got {batch_size}; use 1 or more.")
+    if not grids or min(grids) < 1:
+        raise ArgumentError(f"grids: got {tuple(grids)}; use cells a side, such as 1 and 2.")
     if len(source) == 0:
         raise DataError(f"source: {source.name!r} holds no image; features need at least one.")
     compute = Compute(_device(encoder, device), bf16=autocast)
     compute.place(encoder)
     with _frozen(encoder):
-        arrays = _cached(encoder, source, compute, batch_size, layers, cache)
+        arrays = _cached(encoder, source, compute, batch_size, _Pooling(tuple(grids), layers), cache)
     return Features(arrays, None if source.labels is None else source.labels.to("cpu", torch.int64))
 
 
@@ -114,23 +123,23 @@ def _cached(
     source: ImageSource,
     compute: Compute,
     batch_size: int,
-    layers: Sequence[str] | None,
+    pooling: _Pooling,
     folder: Path | None,
 ) -> dict[str, Tensor]:
     """The features, from the cache folder where it has them."""
     if folder is None:
-        return _pooled_stages(encoder, source, compute, batch_size, layers)
-    key = _key(encoder, source, compute, layers)
+        return _pooled_stages(encoder, source, compute, batch_size, pooling)
+    key = _key(encoder, source, compute, pooling)
     path = Path(folder) / f"{key}.safetensors"
     arrays = _read(path)
     if arrays is None:
-        arrays = _pooled_stages(encoder, source, compute, batch_size, layers)
+        arrays = _pooled_stages(encoder, source, compute, batch_size, pooling)
         _write(path, arrays)
     return arrays
 
 
 def _pooled_stages(
-    encoder: nn.Module, source: ImageSource, compute: Compute, batch_size: int, layers: Sequence[str] | None
+    encoder: nn.Module, source: ImageSource, compute: Compute, batch_size: int, pooling: _Pooling
 ) -> dict[str, Tensor]:
     """One pass over the source: layer name -> float32 (n, d) on the CPU, checked to be finite."""
     n, arrays = len(source), {}
@@ -138,7 +147,7 @@ def _pooled_stages(
     for start in range(0, n, batch_size):
         ids = torch.arange(start, min(start + batch_size, n))
         rgb = source.gather(ids, device=compute.device)  # (b, 3, h, w)
-        pooled = _select(_pool(encoder, rgb, compute), layers)
+        pooled = _pool(encoder, rgb, compute, pooling)
         if not arrays:
             # Page-locked memory lets the copies below run behind the computation instead of stopping it at each batch.
             arrays = {name: torch.empty(n, x.shape[1], pin_memory=on_gpu) for name, x in pooled.items()}
@@ -147,7 +156,7 @@ def _pooled_stages(
     if on_gpu:
         torch.cuda.synchronize(compute.device)
     for name, array in arrays.items():
-        if not _is_finite(array):
+        if not is_finite(array):
             raise NotFiniteError(
                 f"The features of layer {name!r} hold NaN or infinity; check the encoder's weights, or use fp32 "
                 "instead of bf16."
@@ -156,24 +165,46 @@ def _pooled_stages(
 
 
 @torch.inference_mode()  # only here: what is allocated under it, such as the result, could not be trained on later
-def _pool(encoder: nn.Module, rgb: Tensor, compute: Compute) -> dict[str, Tensor]:
-    """Global average of every stage, float32 (b, d) each."""
+def _pool(encoder: nn.Module, rgb: Tensor, compute: Compute, pooling: _Pooling) -> dict[str, Tensor]:
+    """The layers of a batch, float32 (b, d) each."""
     with compute.autocast():
         # nn.Module's attribute lookup is typed as Tensor | Module; timm's contract promises these two to be callable.
         x = encoder.preprocess(rgb)  # pyright: ignore[reportCallIssue]  # (b, in_chans, h, w)
         maps = encoder.forward_intermediates(compute.layout(x), intermediates_only=True)  # pyright: ignore[reportCallIssue]
-    return {f"stage{depth}": stage.float().mean((2, 3)) for depth, stage in enumerate(maps)}
+    return pooling(maps)
 
 
-def _select(pooled: dict[str, Tensor], layers: Sequence[str] | None) -> dict[str, Tensor]:
-    """The layers that were asked for, in the encoder's order."""
-    for name in layers or ():
-        if name not in pooled:
-            raise UnknownNameError("layers", name, pooled)
-    return pooled if layers is None else {name: x for name, x in pooled.items() if name in layers}
+@dataclass(frozen=True)
+class _Pooling:
+    """How feature maps become layers of features."""
+
+    grids: tuple[int, ...]
+    layers: Sequence[str] | None
+
+    def __call__(self, maps: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Maps (b, c, h, w), fine to coarse -> the wanted layers, float32 (b, c · cells), grid by grid."""
+        names = {_layer_name(depth, grid): (depth, grid) for grid in self.grids for depth in range(len(maps))}
+        for name in self.layers or ():
+            if name not in names:
+                raise UnknownNameError("layers", name, names)
+        wanted = {name: place for name, place in names.items() if self.layers is None or name in self.layers}
+        return {name: _pooled(maps[depth].float(), grid) for name, (depth, grid) in wanted.items()}
 
 
-def _key(encoder: nn.Module, source: ImageSource, compute: Compute, layers: Sequence[str] | None) -> str:
+def _layer_name(depth: int, grid: int) -> str:
+    return f"stage{depth}" if grid == 1 else f"stage{depth}/{grid}x{grid}"
+
+
+def _pooled(stage: Float32[Tensor, "b c h w"], grid: int) -> Float32[Tensor, "b d"]:
+    """The averages of grid × grid cells, or of as many as there are pixels or as `_MOST_NUMBERS` allows."""
+    if grid == 1:
+        return stage.mean((2, 3))
+    most = max(1, math.isqrt(_MOST_NUMBERS // stage.shape[1]))
+    cells = [min(grid, most, side) for side in stage.shape[2:]]
+    return functional.adaptive_avg_pool2d(stage, cells).flatten(1)
+
+
+def _key(encoder: nn.Module, source: ImageSource, compute: Compute, pooling: _Pooling) -> str:
     """A hash of everything that the features depend on."""
     weights = {name: value for name, value in encoder.state_dict().items() if isinstance(value, Tensor)}
     # Strides and activations are no weights but stand in the module's text; memory addresses in it mean nothing.
@@ -189,10 +220,17 @@ def _key(encoder: nn.Module, source: ImageSource, compute: Compute, layers: Sequ
         "architecture": architecture,
         "preprocessing": tensors_checksum({"input": seen}),
         "data": [source.fingerprint, len(source), side],
-        "layers": None if layers is None else sorted(set(layers)),
+        "grids": list(pooling.grids),
+        "layers": None if pooling.layers is None else sorted(set(pooling.layers)),
         "precision": [compute.precision, compute.device.type, torch.__version__],
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _place(name: str) -> tuple[int, int]:
+    """Where a layer stands among the others: by grid, then by depth; safetensors sorts by name."""
+    depth, _, grid = name.removeprefix("stage").partition("/")
+    return int(grid.partition("x")[0] or 1), int(depth)
 
 
 def _read(path: Path) -> dict[str, Tensor] | None:
@@ -202,7 +240,7 @@ def _read(path: Path) -> dict[str, Tensor] | None:
     try:
         arrays, metadata = read_tensors(path), read_metadata(path)
         if metadata.get("checksum") == tensors_checksum(arrays) and metadata.get("key") == path.stem:
-            return dict(sorted(arrays.items(), key=lambda item: int(item[0].removeprefix("stage"))))
+            return dict(sorted(arrays.items(), key=lambda item: _place(item[0])))
         reason = "its checksum is wrong"
     except RunFolderError as error:
         reason = str(error)
@@ -219,80 +257,6 @@ def _write(path: Path, arrays: dict[str, Tensor]) -> None:
         warnings.warn(f"cache: could not write {path} ({error}); the features are not cached.", stacklevel=4)
 
 
-@dataclass(frozen=True)
-class PrincipalAxes:
-    """A layer's features, standardised and rotated so that its columns are uncorrelated.
-
-    Attributes:
-        mean: (d,) of the raw features.
-        rotation: (d, d), from centred raw features to the axes; a constant channel's row is zero.
-        variances: (d,) of the standardised features along the axes; their mean is 1 when no channel is constant.
-    """
-
-    mean: Float32[Tensor, " d"]
-    rotation: Float32[Tensor, "d d"]
-    variances: Float32[Tensor, " d"]
-
-    @classmethod
-    def fit(cls, parts: tuple[Float32[Tensor, "n _"], ...]) -> PrincipalAxes:
-        """The axes of a layer given as column blocks, which are never joined as a whole; finite values are assumed.
-
-        Products are float32 over centred columns scaled to at most 1, so that no scale overflows; sums are float64.
-        """
-        n, mean = len(parts[0]), torch.cat([part.mean(0).cpu() for part in parts])
-        lowest, highest = (torch.cat(ends).cpu() for ends in zip(*(part.aminmax(dim=0) for part in parts), strict=True))
-        peak = torch.maximum(highest, -lowest).clamp_min(1e-30)  # (d,) largest magnitude
-        products = torch.zeros(len(mean), len(mean), dtype=torch.float64)
-        for chunk in zip(*(part.split(_CHUNK) for part in parts), strict=True):
-            x = torch.cat(chunk, 1)
-            x = (x - mean.to(x)) / peak.to(x)  # (b, d)
-            products += (x.T @ x).cpu().double()
-        deviation = (products.diagonal() / n).sqrt()
-        # Channels that vary by less than float32's rounding are dead: they carry noise, and dividing would blow it up.
-        scale = torch.where(deviation > 1e-6, 1 / deviation, 0.0)
-        variances, rotation = torch.linalg.eigh(products / n * scale * scale[:, None])
-        return cls(mean.float(), (rotation * (scale / peak)[:, None]).float(), variances.clamp_min(0).float())
-
-    def project(self, parts: tuple[Tensor, ...], device: torch.device) -> Float32[Tensor, "n d"]:
-        """Features along the axes, computed in chunks, on `device`."""
-        mean, rotation = self.mean.to(device), self.rotation.to(device)
-        z = torch.empty(len(parts[0]), rotation.shape[1], device=device)
-        for i, chunk in enumerate(zip(*(part.split(_CHUNK) for part in parts), strict=True)):
-            x = torch.cat(chunk, 1).to(device) - mean
-            torch.mm(x, rotation, out=z[i * _CHUNK : i * _CHUNK + len(x)])
-        return z
-
-
-Layers = dict[str, tuple[Tensor, ...]]
-
-
-def paired_layers(train: Tensor | Mapping[str, Tensor], test: Tensor | Mapping[str, Tensor]) -> tuple[Layers, Layers]:
-    """Layer name -> float32 column blocks of two splits; "all" lists the blocks of every layer instead of copying them.
-
-    A bare tensor is the one layer "features". Raises ArgumentError when a layer is no float (n, d) with n, d > 0 or the
-    splits differ in layers or widths, NotFiniteError when a layer holds NaN or infinity.
-    """
-    both: list[Layers] = []
-    for name, given in (("train_features", train), ("test_features", test)):
-        features = dict(given) if isinstance(given, Mapping) else {"features": given}
-        if not features or "all" in features:
-            raise ArgumentError(f"{name}: got layers {list(features)}; give one or more, none of them called 'all'.")
-        for layer, x in features.items():
-            if x.ndim != 2 or not x.is_floating_point() or not x.numel():
-                raise ArgumentError(
-                    f"{name}: layer {layer!r} is {x.dtype} {tuple(x.shape)}; use floats (images, width)."
-                )
-            features[layer] = x.detach().float()
-            if not _is_finite(features[layer]):
-                raise NotFiniteError(f"{name}: layer {layer!r} holds NaN or infinity; check the encoder that made it.")
-        layers: Layers = {layer: (x,) for layer, x in features.items()}
-        both.append(layers | ({"all": tuple(features.values())} if len(layers) > 1 else {}))
-    widths, test_widths = ({layer: sum(x.shape[1] for x in parts) for layer, parts in side.items()} for side in both)
-    if widths != test_widths:
-        raise ArgumentError(f"test_features: layers and widths {test_widths} differ from those of training, {widths}.")
-    return both[0], both[1]
-
-
-def _is_finite(array: Tensor) -> bool:
-    """aminmax carries NaN and infinity along and, unlike isfinite, allocates nothing of the array's size."""
+def is_finite(array: Tensor) -> bool:
+    """Whether no number is NaN or infinite; aminmax carries both along and, unlike isfinite, needs no memory of its size."""
     return bool(torch.isfinite(torch.stack(array.aminmax())).all())

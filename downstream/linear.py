@@ -15,7 +15,7 @@ from torch import Tensor
 from ..data import class_balanced_subset
 from ..runtime.errors import ArgumentError, NotFiniteError
 from ..runtime.randomness import hash_permutation
-from .features import Layers, PrincipalAxes, paired_layers
+from .axes import Layers, PrincipalAxes, paired_layers
 from .scores import confusion_counts, top_k_accuracy
 
 LEARNING_RATES = (0.03, 0.1, 0.3, 1.0)
@@ -75,8 +75,9 @@ def linear_probe(
     accuracy: the test accuracies in `per_layer` are for showing, never for choosing.
 
     Args:
-        train_features, test_features: float (n, d) and (m, d), any scale; or dicts of layers. With two layers or more,
-            `"all"`, their concatenation, is probed too. Layers are standardised by their training images.
+        train_features, test_features: float (n, d) and (m, d), any scale; or dicts of layers. With two layers or more of one
+            pooling, their concatenation is probed too: `"all"`, and `"all/2x2"` of the layers whose names end in /2x2. Layers
+            are standardised by their training images.
         train_labels, test_labels: integers from 0, (n,) and (m,), tensor or array.
         learning_rates: peak rates in units of the curvature (`_Trainer.fit`), so that one grid fits any features.
         weight_decays: λ of mean cross-entropy + λ/2·‖W‖², W in standardised features, bias free (1/(C·n)).

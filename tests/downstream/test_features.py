@@ -12,7 +12,7 @@ from torch import nn
 
 from pretint.data import TensorSource
 from pretint.downstream import extract_features
-from pretint.downstream.features import PrincipalAxes
+from pretint.downstream.axes import PrincipalAxes
 from pretint.runtime import ArgumentError, DataError, NotFiniteError, UnknownNameError
 
 
@@ -70,6 +70,33 @@ def test_known_means_come_out_exactly():
     arrays = extract_features(CountingEncoder(0.5), TensorSource(images), batch_size=2).arrays
     assert arrays["stage0"].tolist() == [[7, 7, 7], [200, 7, 7], [7, 7, 7]]
     assert arrays["stage1"].tolist() == [[3.5], [100], [3.5]]
+
+
+def test_grids_are_the_means_of_their_cells():
+    images = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    arrays = extract_features(CountingEncoder(1.0), TensorSource(images), grids=(1, 2, 4)).arrays
+    assert list(arrays) == ["stage0", "stage1", "stage0/2x2", "stage1/2x2", "stage0/4x4", "stage1/4x4"]
+    cells = images.double().numpy().reshape(2, 3, 2, 4, 2, 4).mean((3, 5))
+    np.testing.assert_allclose(arrays["stage0/2x2"].numpy(), cells.reshape(2, -1), rtol=1e-6)
+    # a map of 2 × 2 pixels is taken as it is
+    assert torch.equal(arrays["stage1/4x4"], images[:, 0, ::4, ::4].flatten(1).float())
+
+
+def test_a_grid_has_at_most_nine_thousand_numbers():
+    images = torch.zeros(1, 3, 96, 96, dtype=torch.uint8)
+    arrays = extract_features(CountingEncoder(1.0), TensorSource(images), grids=(96,)).arrays
+    assert arrays["stage0/96x96"].shape == (1, 3 * 54 * 54)  # 55 · 55 · 3 would be 9075
+    assert arrays["stage1/96x96"].shape == (1, 24 * 24)
+
+
+def test_the_cache_keeps_grids_apart_and_layers_in_order(tmp_path):
+    encoder, source = make_encoder(), make_source()
+    means = extract_features(encoder, source, cache=tmp_path).arrays
+    both = extract_features(encoder, source, grids=(1, 2), cache=tmp_path).arrays
+    again = extract_features(encoder, source, grids=(1, 2), cache=tmp_path).arrays
+    assert list(means) == list(both)[: len(means)]
+    assert list(again) == list(both)
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_features_do_not_depend_on_the_batch_size():
@@ -219,6 +246,8 @@ def test_bad_arguments_are_told():
         extract_features(timm.create_model("resnet10t", in_chans=1, num_classes=0), make_source())
     with pytest.raises(ArgumentError, match="batch_size: got 0"):
         extract_features(CountingEncoder(), make_source(), batch_size=0)
+    with pytest.raises(ArgumentError, match="grids"):
+        extract_features(CountingEncoder(), make_source(), grids=(1, 0))
     with pytest.raises(DataError, match="no image"):
         extract_features(CountingEncoder(), make_source(0))
 

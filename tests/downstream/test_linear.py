@@ -125,6 +125,18 @@ def test_every_depth_is_told_and_the_informative_one_wins(train, test):
     assert result.per_layer["all"]["test_top1"] == pytest.approx(result.per_layer["stage1"]["test_top1"], abs=0.02)
 
 
+def test_layers_of_one_pooling_are_joined_with_each_other_only(train, test):
+    names = ("stage0", "stage1", "stage0/2x2", "stage1/2x2", "stage0/4x4")
+    sides = [{name: x[:, i : i + 2] for i, name in enumerate(names)} for x in (train[0], test[0])]
+    result = linear_probe(sides[0], train[1], sides[1], test[1], learning_rates=[0.3], weight_decays=[1e-3], epochs=1)
+    assert list(result.per_layer) == [*names, "all", "all/2x2"]
+    apart = linear_probe(
+        {name: sides[0][name] for name in names[2:4]}, train[1], {name: sides[1][name] for name in names[2:4]}, test[1],
+        learning_rates=[0.3], weight_decays=[1e-3], epochs=1,
+    )  # fmt: skip
+    assert result.per_layer["all/2x2"] == apart.per_layer["all/2x2"]
+
+
 def test_all_layers_together_use_what_no_single_one_holds():
     bits = torch.randint(0, 2, (4000, 2), generator=torch.Generator().manual_seed(0))
     y = bits[:, 0] + 2 * bits[:, 1]
