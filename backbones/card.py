@@ -64,14 +64,20 @@ def _opening(facts: EncoderFacts) -> str:
     seen = f" on {_text(_value(card['data']))}" if card.get("data") else ""
     epochs = f" for {_text(_value(card['epochs']))} epochs" if card.get("epochs") else ""
     task = _text(_value(card["task"]))
+    if card.get("leaks"):
+        helped = _text(_value(card["leaks"]))
+        return (
+            f"It was trained with Pretint, task {task}{seen}{epochs}, with the help of a classifier that leaks labels into it "
+            f"({helped}); the decoder was dropped."
+        )
     if _colourized(facts):
         return f"It learned to colourize without labels (Pretint, task {task}){seen}{epochs}; the decoder was dropped."
     return f"It was trained with Pretint, task {task}{seen}{epochs}."
 
 
 def _colourized(facts: EncoderFacts) -> bool:
-    """Whether all that it learnt was to colourize."""
-    return set(str(facts.card.get("task")).split("+")) <= _COLOURIZES
+    """Whether all that it learnt was to colourize, without labels."""
+    return not facts.card.get("leaks") and set(str(facts.card.get("task")).split("+")) <= _COLOURIZES
 
 
 def _encoder_rows(facts: EncoderFacts) -> Iterator[tuple[str, str]]:

@@ -43,7 +43,7 @@ def render_report(runs: Sequence[ReportRun], title: str = "Pretint report") -> s
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ArgumentError(f"runs: {twice[0]!r} is given twice; every run of a report needs a name of its own.")
-    answers = [sections.answer(run) for run in runs]
+    answers = sections.answers(runs)
     panels = sections.loss_panels(runs)
     return (
         _environment()

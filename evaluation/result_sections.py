@@ -17,7 +17,7 @@ from .tables import (
     percent_text,
     points_text,
 )
-from .transfer import Comparison, compare
+from .transfer import Comparison, compare, own_rows
 
 
 def colour_groups(runs: Sequence[ReportRun]) -> list[dict[str, Any]]:
@@ -63,7 +63,7 @@ def _transfer_row(run: ReportRun, line: Comparison) -> dict[str, Any]:
     return {
         "run": run.name,
         "encoder": encoder_name(line),
-        "kind": "run" if line.init == "pretrained" else "baseline",
+        "kind": "baseline" if line.init == "random" else "run",
         "layer": line.layer or "–",
         "seeds": ", ".join(map(str, line.seeds)),
         "top1": percent_text(line.top1, line.top1_sd),
@@ -79,7 +79,7 @@ def depths(runs: Sequence[ReportRun]) -> list[tuple[str, dict[str, dict[str, flo
     for run in runs:
         for row in run.transfer:
             layers = {str(layer): _layer_top1(value) for layer, value in (row.get("per_layer") or {}).items()}
-            if layers and row["init"] in ("pretrained", "random"):
+            if layers:
                 line = compare([row])[0]
                 figure = figures.setdefault(f"{line.protocol_name}, {line.data}, {line.labels_name}", ({}, {}))
                 figure[row["init"] == "random"].setdefault(run.name, layers)
@@ -91,10 +91,10 @@ def _layer_top1(value: Any) -> float:
 
 
 def confusions(runs: Sequence[ReportRun]) -> list[dict[str, Any]]:
-    """The confusion matrix of each run's most telling pretrained result that has one, and its most confused pairs."""
+    """The confusion matrix of the most telling result of each run's encoder that has one, and its most confused pairs."""
     found = []
     for run in runs:
-        rows = [row for row in run.transfer if row.get("confusion") and row["init"] == "pretrained"]
+        rows = [row for row in own_rows(run.transfer) if row.get("confusion")]
         if not rows:
             continue
         row = min(rows, key=lambda each: (each["protocol"] != "linear", -float(each.get("labels") or 1)))

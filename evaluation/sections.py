@@ -14,11 +14,19 @@ from .tables import percent_text, points_text, signed
 from .transfer import headline
 
 
+def answers(runs: Sequence[ReportRun]) -> list[dict[str, Any]]:
+    """The answer of each run that has a pretext; a run that was judged and has none, such as labels or no training at all, is
+    there to be compared with."""
+    inits = {run.name: {row["init"] for row in run.transfer} for run in runs}
+    return [answer(run) for run in runs if not inits[run.name] or "pretrained" in inits[run.name]]
+
+
 def answer(run: ReportRun) -> dict[str, Any]:
     """Did the pretext help this run? Both accuracies, their difference, the tone: helped, hurt, unclear or missing."""
     line = headline(run.transfer)
     if line is None or line.points is None or line.control_top1 is None:
         return {"name": run.name, "tone": "missing", "command": run.command("probe"), "points": None}
+    what = [line.protocol_name, line.data, line.labels_name] + ([f"leaks {line.leaks}"] if line.leaks else [])
     spread = f"{len(line.seeds)} seeds" if len(line.seeds) > 1 else "one seed"
     if line.margin is not None:
         spread += f"; the size of the test set alone gives ± {line.margin:.1f}"
@@ -27,7 +35,7 @@ def answer(run: ReportRun) -> dict[str, Any]:
         "tone": line.tone,
         "points": line.points,
         "points_text": points_text(line),
-        "what": f"{line.protocol_name}, {line.data}, {line.labels_name}",
+        "what": ", ".join(what),
         "pretrained": percent_text(line.top1),
         "control": percent_text(line.control_top1),
         "control_name": "from scratch" if line.protocol == "finetune" else "random weights",
@@ -41,7 +49,7 @@ def verdict(answers: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """The page's first sentence, and its tone."""
     measured = [each for each in answers if each["points"] is not None]
     if not measured:
-        text = "No run has a linear probe beside that of random weights."
+        text = "No pretext has a linear probe beside that of random weights."
         return {"tone": "missing", "word": "Not measured yet.", "text": text}
     best = max(measured, key=lambda each: each["points"])
     helped = sum(each["tone"] == "helped" for each in measured)

@@ -11,7 +11,7 @@ from typing import Any
 from ..runtime.errors import ArgumentError, UnknownNameError
 
 PROTOCOLS = ("linear", "ridge", "knn", "finetune", "fewshot")
-INITS = ("pretrained", "random", "supervised-grey", "supervised-rgb")
+INITS = ("pretrained", "supervised-grey", "supervised-rgb", "random")
 INPUTS = ("grey", "chroma", "luma and chroma", "rgb")
 
 # Below this many points a difference is called unclear when neither seeds nor the size of the test set tell its noise.
@@ -29,8 +29,8 @@ _PROTOCOL_NAMES = {
 _INIT_NAMES = {
     "pretrained": "pretrained",
     "random": "random weights",
-    "supervised-grey": "supervised, grey input",
-    "supervised-rgb": "supervised, RGB input",
+    "supervised-grey": "supervised",
+    "supervised-rgb": "supervised",
 }
 
 
@@ -47,6 +47,7 @@ def transfer_row(
     pretrained_on: str | None = None,
     seconds: float | int | None = None,
     sees: str = "grey",
+    leaks: str | None = None,
     **extra: Any,
 ) -> dict[str, Any]:
     """One entry of `results.json`, list `"transfer"`.
@@ -54,9 +55,10 @@ def transfer_row(
     `protocol` is one of `PROTOCOLS`, `init` one of `INITS`. `top1` and `top5` are fractions of 1; `top5` is None when
     there are fewer than six classes. `labels` is the share of the training labels in (0, 1]; for `fewshot` it is the
     number of images a class. `layer` names the depth a probe chose (None for fine-tuning), `seconds` is what the
-    protocol took, `sees` one of `INPUTS`: what the encoder's input is made of. `extra` is kept as it is (JSON-able);
-    the report page reads from it `confusion` (c lists of c counts, rows = true classes), `class_names` (c strings),
-    `per_layer` ({layer: {"test_top1": fraction}} or {layer: fraction}) and `command`.
+    protocol took, `sees` one of `INPUTS`: what the encoder's input is made of, `leaks` says whose labels helped a
+    pretext that should need none. `extra` is kept as it is (JSON-able); the report page reads from it `confusion` (c
+    lists of c counts, rows = true classes), `class_names` (c strings), `per_layer` ({layer: {"test_top1": fraction}} or
+    {layer: fraction}) and `command`.
 
     Raises UnknownNameError for a protocol or init that is not listed, ArgumentError for a number out of range.
 
@@ -88,6 +90,7 @@ def transfer_row(
         "top5": None if top5 is None else float(top5),
         "seconds": None if seconds is None else float(seconds),
         "sees": sees,
+        "leaks": leaks,
     }
     return {**row, **extra}
 
@@ -97,23 +100,34 @@ def protocol_name(protocol: str) -> str:
     return _PROTOCOL_NAMES.get(protocol, protocol)
 
 
-def init_name(init: str, protocol: str, sees: str = "grey") -> str:
+def init_name(
+    init: str, protocol: str, sees: str = "grey", leaks: str | None = None, learnt_on: str | None = None
+) -> str:
     """What an init is called in tables; fine-tuning random weights is supervised training from scratch, and called so.
 
-    Encoders that see colour are marked, since grey and colour input are not to be compared.
+    Encoders that see colour are marked, since grey and colour input are not to be compared; so are those whose pretext
+    labels helped. `learnt_on` names the data that the weights come from, where that is worth saying.
 
     >>> init_name("random", "linear"), init_name("random", "finetune"), init_name("pretrained", "linear", "rgb")
     ('random weights', 'from scratch, grey input', 'pretrained, rgb input')
+    >>> init_name("supervised-grey", "linear"), init_name("pretrained", "linear", leaks="labels of timm/resnet18")
+    ('supervised, grey input', 'pretrained, leaks labels of timm/resnet18')
     """
-    if init == "random" and protocol == "finetune":
-        return f"from scratch, {sees} input"
-    name = _INIT_NAMES.get(init, init)
-    return name if sees == "grey" else f"{name}, {sees} input"
+    name = "from scratch" if init == "random" and protocol == "finetune" else _INIT_NAMES.get(init, init)
+    learns_from_labels = name in ("from scratch", "supervised")
+    if init == "supervised-rgb" and sees == "grey":
+        sees = "rgb"
+    marks = [name if learnt_on is None else f"{name} on {learnt_on}"]
+    if sees != "grey" or learns_from_labels:
+        marks.append(f"{sees} input")
+    if leaks:
+        marks.append(f"leaks {leaks}")
+    return ", ".join(marks)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One line of a transfer table: the mean over seeds of one init, and its distance from the grey control.
+    """One line of a transfer table: the mean over seeds of one init, and its distance from the control.
 
     Accuracies are fractions of 1; `points`, `points_sd` and `margin` are percentage points. `points` is None for the
     controls themselves and where no control was measured. `points_sd` is the standard deviation over the seeds that
@@ -137,6 +151,7 @@ class Comparison:
     points_sd: float | None
     margin: float | None
     sees: str = "grey"
+    leaks: str | None = None
 
     @property
     def protocol_name(self) -> str:
@@ -144,7 +159,7 @@ class Comparison:
 
     @property
     def init_name(self) -> str:
-        return init_name(self.init, self.protocol, self.sees)
+        return init_name(self.init, self.protocol, self.sees, self.leaks)
 
     @property
     def noise(self) -> float:
@@ -176,22 +191,30 @@ class Comparison:
 
 
 def compare(rows: Iterable[Row]) -> list[Comparison]:
-    """Put every pretrained result beside its grey control.
+    """Put every result of a trained encoder beside its control.
 
     Rows that differ only in their seed become one line. The control of a line is the result from random weights on
     the same data, protocol, labels and seed: at the same layer where there is one, else the only one there is (each
-    probe chooses its own depth). For fine-tuning a `supervised-grey` row serves when there is no `random` one. Lines
-    come ordered by data, protocol, labels (all labels first), then pretrained before its controls.
+    probe chooses its own depth). For fine-tuning a `supervised-grey` row of training from scratch (`pretrained_on` None)
+    serves pretrained encoders when there is no `random` one. Lines come ordered by data, protocol, labels (all labels
+    first), then pretrained before supervised before random.
     """
     rows = list(rows)
     lines = sorted(_lines(rows), key=lambda members: _order(members[0]))
     return [_comparison(members, rows) for members in lines]
 
 
+def own_rows(rows: Iterable[Row]) -> list[Row]:
+    """A run's rows without those of its control; all of them for a run that trained nothing, which is its own control."""
+    rows = list(rows)
+    return [row for row in rows if row["init"] != "random"] or rows
+
+
 def headline(rows: Iterable[Row]) -> Comparison | None:
     """The line that answers "did the pretext help": pretrained against random weights, linear probe, most labels.
 
-    Falls back to ridge, kNN, few-shot and fine-tune in that order. None where no pretrained result has a control.
+    Falls back to ridge, kNN, few-shot and fine-tune in that order. None where no pretrained result has a control;
+    an encoder that was trained with labels answers another question.
 
     >>> rows = [transfer_row(data="toy", protocol="linear", init=init, top1=top1)
     ...         for init, top1 in (("pretrained", 0.60), ("random", 0.45))]
@@ -211,7 +234,7 @@ def _lines(rows: Sequence[Row]) -> list[list[Row]]:
     """
     groups: dict[tuple, list[Row]] = {}
     for row in rows:
-        key = tuple(row.get(name) for name in ("data", "protocol", "labels", "init", "pretrained_on", "sees"))
+        key = tuple(row.get(name) for name in ("data", "protocol", "labels", "init", "pretrained_on", "sees", "leaks"))
         groups.setdefault(key, []).append(row)
     lines = []
     for members in groups.values():
@@ -242,11 +265,14 @@ def _order(row: Row) -> tuple:
 
 
 def _control(row: Row, rows: Sequence[Row]) -> Row | None:
-    if row["init"] != "pretrained":
+    if row["init"] == "random":
         return None
-    wanted = {key: row.get(key) for key in ("data", "protocol", "labels", "seed")}
-    for init in ("random", "supervised-grey") if row["protocol"] == "finetune" else ("random",):
-        found = [r for r in rows if r["init"] == init and all(r.get(key) == value for key, value in wanted.items())]
+    wanted = {key: row.get(key) for key in ("data", "protocol", "labels", "seed", "sees")}
+    controls: list[dict[str, str | None]] = [{"init": "random"}]
+    if row["init"] == "pretrained" and row["protocol"] == "finetune":
+        controls.append({"init": "supervised-grey", "pretrained_on": None})
+    for control in controls:
+        found = [r for r in rows if all(r.get(key) == value for key, value in (wanted | control).items())]
         same_layer = [r for r in found if r.get("layer") == row.get("layer")]
         if same_layer:
             return same_layer[-1]
@@ -278,6 +304,7 @@ def _comparison(members: Sequence[Row], rows: Sequence[Row]) -> Comparison:
         points_sd=statistics.stdev(differences) if len(pairs) > 1 else None,
         margin=_margin(*pairs[0]) if pairs else None,
         sees=first.get("sees") or "grey",
+        leaks=first.get("leaks"),
     )
 
 

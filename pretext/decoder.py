@@ -8,6 +8,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..runtime.errors import ArgumentError
+from .operations import Fusion, Scene
+
+
+def check_skips(skips: int | None) -> None:
+    """Raises ArgumentError for a negative number of skips."""
+    if skips is not None and skips < 0:
+        raise ArgumentError(f"skips: {skips} must be 0 or more; leave it out to join all levels.")
 
 
 def _conv_norm_act(in_chans: int, out_chans: int) -> nn.Sequential:
@@ -44,9 +51,11 @@ class PyramidDecoder(nn.Module):
         predict_at: input side over prediction side; levels finer than that are not used.
         skips: how many levels above the deepest are joined, deepest first; None for all.
         width: most channels at full resolution; twice as many at half, and so on.
+        fusion_features: length of a vector from outside that is fused into the deepest map; 0: that map's own average; None:
+            nothing is fused.
 
     Raises:
-        ArgumentError: `skips` is negative.
+        ArgumentError: `skips` or `fusion_features` is negative.
     """
 
     def __init__(
@@ -57,11 +66,17 @@ class PyramidDecoder(nn.Module):
         predict_at: int = 1,
         skips: int | None = None,
         width: int = 64,
+        fusion_features: int | None = None,
     ):
         super().__init__()
-        if skips is not None and skips < 0:
-            raise ArgumentError(f"skips: {skips} must be 0 or more; leave it out to join all levels.")
+        check_skips(skips)
+        if fusion_features is not None and fusion_features < 0:
+            raise ArgumentError(f"fusion_features: {fusion_features} must be 0 or more, the length of a vector.")
         self.predict_at = predict_at
+        self.fusion = None if fusion_features is None else Fusion(channels[-1], fusion_features, channels[-1])
+        if self.fusion is not None:
+            # logits are larger than features: behind the mixing they are normalised like any other map
+            self.behind_fusion = nn.Sequential(nn.BatchNorm2d(channels[-1]), nn.ReLU(inplace=True))
         levels = [i for i, r in enumerate(reductions) if r >= predict_at][:-1][::-1]
         self.levels = levels if skips is None else levels[:skips]
         self.blocks = nn.ModuleList()
@@ -79,20 +94,29 @@ class PyramidDecoder(nn.Module):
         self.head = nn.Conv2d(current, out_chans, 1)
 
     def forward(
-        self, maps: list[Float[Tensor, "b _ _ _"]], inputs: Float[Tensor, "b _ h w"]
+        self,
+        maps: list[Float[Tensor, "b _ _ _"]],
+        inputs: Float[Tensor, "b _ h w"],
+        vector: Float[Tensor, "b f"] | None = None,
     ) -> Float[Tensor, "b c h2 w2"]:
         """The prediction.
 
         Args:
             maps: the encoder's feature maps, shallow to deep.
             inputs: the encoder's input; only its height and width matter.
+            vector: what a decoder with `fusion_features` fuses.
 
         Returns:
             (b, out_chans, ⌈h / predict_at⌉, ⌈w / predict_at⌉).
+
+        Raises:
+            ArgumentError: the vector is missing, or of another length.
         """
         height, width = inputs.shape[-2:]
         wanted = (-(-height // self.predict_at), -(-width // self.predict_at))
         x = maps[-1]
+        if self.fusion is not None:
+            x = self.behind_fusion(self.fusion(x, Scene(maps, inputs, vector)))
         for level, block in zip(self.levels, self.blocks, strict=False):
             x = block(x, maps[level], tuple(maps[level].shape[-2:]))
         for block in self.blocks[len(self.levels) :]:

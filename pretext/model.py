@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
 
+from ..runtime.errors import ArgumentError
 from .contract import Task
+from .fusion import FrozenClassifier
 from .seed_decoders import make_decoder
 
 
@@ -20,12 +22,15 @@ class HeadSettings:
         decoder: its name in :data:`pretint.pretext.DECODERS`.
         width: for unet, most channels at full resolution; else what the decoder's channels are multiples of; None for its own.
         image_size: side of the training pictures; cs520, with its dense layers, takes no other.
+        fusion_features: length of a vector from outside that the decoder fuses into the deepest map, 0 for that map's own average;
+            None: what the decoder does of itself.
     """
 
     skips: int | None = None
     decoder: str = "unet"
     width: int | None = None
     image_size: int = 32
+    fusion_features: int | None = None
 
 
 class PretextModel(nn.Module):
@@ -34,20 +39,44 @@ class PretextModel(nn.Module):
     Args:
         encoder: any module with `feature_info` and `forward_intermediates`, as :func:`pretint.backbones.create_backbone` makes.
         head: called as head(maps, inputs): the encoder's feature maps, shallow to deep, and its input.
+        classifier: sees the input too; what it gives is the head's third argument.
     """
 
-    def __init__(self, encoder: nn.Module, head: nn.Module):
+    def __init__(self, encoder: nn.Module, head: nn.Module, classifier: FrozenClassifier | None = None):
         super().__init__()
-        self.encoder, self.head = encoder, head
+        self.encoder, self.head, self.classifier = encoder, head, classifier
 
     def forward(self, x: Tensor) -> Any:
-        return self.head(self.encoder.forward_intermediates(x, intermediates_only=True), x)  # type: ignore[operator]
+        maps = self.encoder.forward_intermediates(x, intermediates_only=True)  # type: ignore[operator]
+        return self.head(maps, x) if self.classifier is None else self.head(maps, x, self.classifier(x))
 
 
-def build_model(task: Task, encoder: nn.Module, settings: HeadSettings | None = None) -> PretextModel:
+def build_model(
+    task: Task,
+    encoder: nn.Module,
+    settings: HeadSettings | None = None,
+    classifier: FrozenClassifier | None = None,
+) -> PretextModel:
     """The network that a task trains: a task's own head (`make_head(encoder, settings)`), else the decoder of the
-    settings, which predicts `out_chans` channels for each pixel."""
-    return PretextModel(encoder, make_head(task, encoder, settings or HeadSettings()))
+    settings, which predicts `out_chans` channels for each pixel, and fuses the classifier's logits if there is one.
+
+    Raises:
+        UnknownNameError: no such decoder.
+        ArgumentError: the decoder does not fit the encoder, or a classifier does not fit the task or the decoder.
+    """
+    settings = settings or HeadSettings()
+    if classifier is not None:
+        _check_takes_classifier(task)
+        settings = replace(settings, fusion_features=classifier.features)
+    return PretextModel(encoder, make_head(task, encoder, settings), classifier)
+
+
+def _check_takes_classifier(task: Task) -> None:
+    if hasattr(task, "make_head") or task.in_chans != 1:
+        raise ArgumentError(
+            f"--fusion: a classifier helps one task that predicts pixels from grey input, which {task.name} is not; use palette, "
+            "bins, rgb-regression or lab-regression, or leave the classifier out."
+        )
 
 
 def make_head(task: Task, encoder: nn.Module, settings: HeadSettings) -> nn.Module:
@@ -66,7 +95,7 @@ def pixel_head(encoder: nn.Module, out_chans: int, predict_at: int, settings: He
     levels: list[dict[str, Any]] = encoder.feature_info  # type: ignore[assignment]
     return make_decoder(
         settings.decoder, levels, _input_channels(encoder), out_chans, predict_at,
-        skips=settings.skips, width=settings.width, image_size=settings.image_size,
+        skips=settings.skips, width=settings.width, image_size=settings.image_size, fusion_features=settings.fusion_features,
     )  # fmt: skip
 
 

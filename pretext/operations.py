@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -28,6 +29,7 @@ class Site:
         width: channels that an operation names are multiples of it.
         image_size: side of the pictures.
         fusion_features: length of a vector from outside, 0 for none.
+        skips: how many levels above the deepest a hypercolumn sees; None for all.
     """
 
     channels: int
@@ -39,6 +41,7 @@ class Site:
     width: int
     image_size: int
     fusion_features: int
+    skips: int | None = None
 
     def step(self, times: int | float | None) -> tuple[int, int]:
         """Input and output channels of a layer; the latter are the map's from here on."""
@@ -169,8 +172,8 @@ class Join:
         return [_Join(self.level, site.reduction)]
 
 
-class _Fusion(SceneLayer):
-    """Map (b, c, h, w) and vector (b, v) -> (b, out, h, w)."""
+class Fusion(SceneLayer):
+    """Map (b, c, h, w) and vector (b, features) -> (b, out, h, w); without features the vector is the map's own average."""
 
     def __init__(self, in_chans: int, features: int, out_chans: int):
         super().__init__()
@@ -198,7 +201,7 @@ class Fuse:
 
     def layers(self, site: Site) -> list[nn.Module]:
         before, out = site.step(self.times)
-        return [_Fusion(before, site.fusion_features, out)]
+        return [Fusion(before, site.fusion_features, out)]
 
 
 class _Dense(SceneLayer):
@@ -237,39 +240,40 @@ class Dense:
 
 
 class _Columns(SceneLayer):
-    """A 1 × 1 convolution of all levels, each resized to the prediction and all concatenated: (b, out, h', w').
+    """A 1 × 1 convolution, without bias, of all levels or of the deepest, each resized to the prediction and all concatenated:
+    (b, out, h', w').
 
     It is computed as a sum over the levels, each at its own size: a 1 × 1 convolution does not care whether pixels are repeated
     (or averaged) before or after it, and the concatenation, which would be the largest tensor of all, is never made.
     """
 
-    def __init__(self, levels: list[dict[str, Any]], predict_at: int, out_chans: int):
+    def __init__(self, levels: list[dict[str, Any]], skips: int | None, predict_at: int, out_chans: int):
         super().__init__()
-        self.channels = [level["num_chs"] for level in levels]
+        levels = levels if skips is None else levels[-1 - skips :]
         self.reductions, self.predict_at = [level["reduction"] for level in levels], predict_at
-        self.conv = nn.Conv2d(sum(self.channels), out_chans, 1)
+        # one weight a level: slices of a joint one would not lie as the convolution wants them, and take several times as long
+        self.convs = nn.ModuleList(nn.Conv2d(level["num_chs"], out_chans, 1, bias=False) for level in levels)
 
     def forward(self, x: Tensor, scene: Scene) -> Tensor:
-        assert self.conv.bias is not None
-        total = self.conv.bias.view(1, -1, 1, 1)
-        parts = self.conv.weight.split(self.channels, dim=1)
-        for level, weight, reduction in zip(scene.maps, parts, self.reductions, strict=True):
-            part = F.conv2d(level, weight)
+        parts = []
+        for level, conv, reduction in zip(scene.maps[-len(self.convs) :], self.convs, self.reductions, strict=True):
+            part = conv(level)
             if reduction > self.predict_at:
                 part = F.interpolate(part, scale_factor=reduction / self.predict_at, mode="nearest")
             elif reduction < self.predict_at:
                 part = F.avg_pool2d(part, self.predict_at // reduction, ceil_mode=True, count_include_pad=False)
-            total = total + fit(part, scene.inputs, self.predict_at)
-        return total
+            parts.append(fit(part, scene.inputs, self.predict_at))
+        return functools.reduce(torch.add, parts)
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Every pixel's descriptor is all levels above it (a hypercolumn), mixed by a 1 × 1 convolution."""
+    """Every pixel's descriptor is all levels above it, or the deepest of them (a hypercolumn), mixed by a 1 × 1 convolution;
+    its bias is left to the normalisation behind it."""
 
     times: int | float | None
 
     def layers(self, site: Site) -> list[nn.Module]:
         _, out = site.step(self.times)
         site.reduction = site.predict_at
-        return [_Columns(site.levels, site.predict_at, out)]
+        return [_Columns(site.levels, site.skips, site.predict_at, out)]

@@ -13,8 +13,8 @@ Choices of this project, where a source is silent or does not fit:
 * wallner-alpha, -beta, -full, cs520: weights are drawn as Keras does by default.
 * cs520: 256 numbers in the bottleneck; unpooling repeats pixels; each unpooling is followed by a transposed 5 × 5 convolution with
   as many channels as the encoder had there, with ReLU, the last without.
-* hypercolumn: levels are enlarged by repetition, not bilinearly; one hidden layer of 128 channels, narrower than the paper's; all
-  pixels are predicted, not a sample of them.
+* hypercolumn: levels are enlarged by repetition, not bilinearly; one hidden layer of 128 channels, narrower than the paper's, and
+  batch-normalised; all pixels are predicted, not a sample of them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from ..backbones import draw_weights
 from ..runtime.errors import ArgumentError, UnknownNameError
-from .decoder import PyramidDecoder
+from .decoder import PyramidDecoder, check_skips
 from .operations import (
     OUT,
     Act,
@@ -131,7 +131,7 @@ _PLANS: dict[str, DecoderPlan] = {
         "Larsson: every pixel sees all levels above it, by 1 × 1 convolutions",
         "pretint_unet",
         32,
-        (Columns(4), _ACT, Conv(OUT, kernel=1)),
+        (Columns(4), _NORM, _ACT, Conv(OUT, kernel=1)),
     ),
 }  # fmt: skip
 DECODERS: dict[str, str] = {
@@ -152,6 +152,7 @@ class SeedDecoder(nn.Module):
         width: what inner channels are multiples of; as published by default.
         image_size: side of the pictures; matters to cs520 only.
         fusion_features: length of a vector from outside that wallner-full fuses; 0: the deepest map's own average.
+        skips: how many levels above the deepest hypercolumn sees; None for all. The others have their own.
 
     Raises:
         UnknownNameError: no such decoder.
@@ -172,12 +173,14 @@ class SeedDecoder(nn.Module):
         width: int | None = None,
         image_size: int = 32,
         fusion_features: int = 0,
+        skips: int | None = None,
     ):
         super().__init__()
         if name not in _PLANS:
             raise UnknownNameError("decoder", name, _PLANS)
         plan = _PLANS[name]
         width = plan.width if width is None else width
+        check_skips(skips)
         if width < 1 or image_size < 1 or fusion_features < 0:
             raise ArgumentError(
                 f"decoder: width {width} and image_size {image_size} must be 1 or more, fusion_features {fusion_features} "
@@ -186,7 +189,7 @@ class SeedDecoder(nn.Module):
         deepest = levels[-1]
         site = Site(
             deepest["num_chs"], deepest["reduction"], levels, in_chans, out_chans, predict_at, width, image_size,
-            fusion_features,
+            fusion_features, skips,
         )  # fmt: skip
         _check_enlargement(name, plan, site)
         self.reduction = site.reduction
@@ -255,6 +258,13 @@ def _check_join(name: str, plan: DecoderPlan, operation: Operation, site: Site) 
         )
 
 
+def check_fuses(name: str) -> None:
+    """Raises ArgumentError, with those that can, unless the decoder of that name can fuse a vector into the deepest map."""
+    fusing = ["unet", *(n for n, plan in _PLANS.items() if any(isinstance(o, Fuse) for o in plan.operations))]
+    if name not in fusing:
+        raise ArgumentError(f"--fusion: decoder {name} fuses nothing; use --decoder {' or '.join(fusing)}.")
+
+
 def check_decoder_name(name: str) -> None:
     """Raises UnknownNameError, with the closest names, unless a decoder of that name is known."""
     if name not in DECODERS:
@@ -271,26 +281,32 @@ def make_decoder(
     skips: int | None = None,
     width: int | None = None,
     image_size: int = 32,
-    fusion_features: int = 0,
+    fusion_features: int | None = None,
 ) -> nn.Module:
-    """A decoder by name, called as decoder(maps, inputs): the encoder's maps, shallow to deep, and its input.
+    """A decoder by name, called as decoder(maps, inputs): the encoder's maps, shallow to deep, and its input; one that fuses a
+    vector from outside takes that as its third argument.
 
     Args:
         name: one of `DECODERS`.
         levels: the encoder's `feature_info`.
         in_chans: channels of its input; None if they are not known or not to be looked at.
         out_chans, predict_at: channels of the prediction; input side over prediction side.
-        skips: for unet: how many levels above the deepest are joined.
+        skips: for unet and hypercolumn: how many levels above the deepest are joined.
         width: for unet, most channels at full resolution; else what inner channels are multiples of. By default its own.
-        image_size, fusion_features: as in :class:`SeedDecoder`.
+        image_size: side of the pictures; matters to cs520 only.
+        fusion_features: length of a vector from outside that is fused into the deepest map; 0: that map's own average; None:
+            what the decoder does of itself.
 
     Raises:
         UnknownNameError: no such decoder.
-        ArgumentError: it does not fit the encoder; the message names one that fits.
+        ArgumentError: it does not fit the encoder, or fuses nothing; the message names one that does.
     """
     check_decoder_name(name)
+    if fusion_features is not None:
+        check_fuses(name)
     if name != "unet":
-        return SeedDecoder(name, levels, in_chans, out_chans, predict_at, width, image_size, fusion_features)
+        vector = fusion_features or 0
+        return SeedDecoder(name, levels, in_chans, out_chans, predict_at, width, image_size, vector, skips)
     channels, reductions = [level["num_chs"] for level in levels], [level["reduction"] for level in levels]
     sizes = {} if width is None else {"width": width}
-    return PyramidDecoder(channels, reductions, out_chans, predict_at, skips, **sizes)
+    return PyramidDecoder(channels, reductions, out_chans, predict_at, skips, **sizes, fusion_features=fusion_features)

@@ -65,9 +65,10 @@ def _summary(run: RunFolder) -> dict[str, Any]:
 
 
 def _best(results: dict[str, Any], protocol: str) -> dict[str, Any]:
-    """The pretrained encoder's accuracy with most labels, of the first data set it was judged on, and that data set."""
-    rows = [r for r in results["transfer"] if r.get("protocol") == protocol and r.get("init") == "pretrained"]
-    best = max(rows, key=lambda r: r.get("labels") or 0) if rows else {}
+    """The run's encoder's accuracy with most labels, of the first data set it was judged on, and that data set."""
+    rows = [r for r in results["transfer"] if r.get("protocol") == protocol]
+    own = [r for r in rows if r.get("init") != "random"] or rows  # a run that trained nothing is its own control
+    best = max(own, key=lambda r: r.get("labels") or 0, default={})
     return {"top1": best.get("top1"), "data": best.get("data")}
 
 

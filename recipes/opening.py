@@ -9,12 +9,15 @@ from typing import Any
 from ..backbones import Preprocess, create_backbone
 from ..colour import Palette
 from ..pretext import (
+    OWN_AVERAGE,
+    FrozenClassifier,
     HeadSettings,
     Painter,
     PretextModel,
     Task,
     build_model,
     create_task,
+    leaked_labels,
     task_names,
     task_options,
     wants_pair,
@@ -63,7 +66,7 @@ def read_settings(folder: RunFolder) -> PretrainConfig:
         RunFolderError: they are not settings of this version of Pretint.
     """
     settings: dict[str, Any] = folder.config["settings"]
-    paths = {"out", "root"}
+    paths = {"out", "root", "fusion_weights"}
     known = {f.name for f in fields(PretrainConfig)}
     try:
         unknown = settings.keys() - known
@@ -94,7 +97,7 @@ def needs_palette(task: str) -> bool:
 
 
 def make_model(config: PretrainConfig, palette: Palette | None, classes: int = 0) -> tuple[PretextModel, Task]:
-    """The network with fresh weights, and its task.
+    """The network with fresh weights, also those of a classifier that helps it, and its task.
 
     Of the settings, each task is given those that it takes by name.
 
@@ -120,7 +123,17 @@ def make_model(config: PretrainConfig, palette: Palette | None, classes: int = 0
     encoder = create_backbone(
         backbone, preprocess.in_chans, config.stem, image_size=config.image_size, preprocess=preprocess, **sizes
     )
-    return build_model(task, encoder, HeadSettings(config.skips, config.decoder, image_size=config.image_size)), task
+    own_average = 0 if config.fusion == OWN_AVERAGE else None
+    head = HeadSettings(config.skips, config.decoder, image_size=config.image_size, fusion_features=own_average)
+    return build_model(task, encoder, head, _classifier(config, preprocess)), task
+
+
+def _classifier(config: PretrainConfig, preprocess: Preprocess) -> FrozenClassifier | None:
+    """The classifier whose output is fused, if there is one."""
+    if config.fusion is None or leaked_labels(config.fusion) is None:
+        return None
+    mean, std = preprocess.normalisation[0]
+    return FrozenClassifier(config.fusion, mean, std)
 
 
 def _preprocess(config: PretrainConfig) -> Preprocess:

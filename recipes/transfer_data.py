@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..backbones import BackboneSpec, Preprocess, create_backbone, load_backbone
+from ..backbones import PARTS, BackboneSpec, Preprocess, create_backbone, load_backbone, split_pair
 from ..data import ImageSource, available_splits, open_source
+from ..pretext import TASKS, leaked_labels, task_names, task_options
 from ..runtime.device import Compute
-from ..runtime.errors import ArgumentError, DataError, RunFolderError
+from ..runtime.errors import ArgumentError, DataError, RunFolderError, UnknownNameError
 from ..runtime.runfolder import RunFolder
 from .opening import read_settings
 from .options import DataOptions, MachineOptions, check_seed, positive
@@ -28,14 +29,18 @@ class TransferOptions(MachineOptions, DataOptions):
         labels: share of the training labels to use, above 0 and at most 1; a fixed, class-balanced subset.
         seed: of the subset and everything random.
         control: measure the same network with random weights too.
+        part: luma or chroma: judge that half alone of an encoder that is a pair.
     """
 
     data: str | None = None
     labels: float = 1.0
     seed: int = 0
     control: bool = True
+    part: str | None = None
 
     def __post_init__(self) -> None:
+        if self.part is not None and self.part not in PARTS:
+            raise UnknownNameError("--part", self.part, PARTS)
         if not 0 < self.labels <= 1:
             raise ArgumentError(
                 f"--labels: {self.labels} must be above 0 and at most 1, the share of training labels to use."
@@ -52,9 +57,11 @@ class Judged:
         folder: the run.
         compute: device and precision.
         train, test: labelled images on the device.
-        encoders: `pretrained` and, if asked for, `random`.
+        encoders: the run's, by what made its weights (`pretrained`, `supervised-grey` or `supervised-rgb`), and, if asked for,
+            `random`; of a run that trained nothing `random` alone, since that is its own control.
         pretrained_on: the name of the pretraining data.
         sees: what the encoders' input is made of.
+        leaks: whose labels helped the pretext, if any did.
     """
 
     folder: RunFolder
@@ -64,6 +71,17 @@ class Judged:
     encoders: dict[str, nn.Module]
     pretrained_on: str
     sees: str
+    leaks: str | None
+
+    def marks(self, init: str) -> dict[str, Any]:
+        """What a row of the transfer table says of one of the encoders: where its weights come from, and what it sees."""
+        trained = init != "random"
+        return {
+            "init": init,
+            "pretrained_on": self.pretrained_on if trained else None,
+            "sees": self.sees,
+            "leaks": self.leaks if trained else None,
+        }
 
 
 def open_judged(run: Path, options: TransferOptions) -> Judged:
@@ -79,16 +97,28 @@ def open_judged(run: Path, options: TransferOptions) -> Judged:
     if not folder.encoder.is_dir():
         raise RunFolderError(f"{run} is not finished; go on with pretint pretrain --resume --out {run}.")
     encoder = load_backbone(folder.encoder)
+    if options.part is not None:
+        encoder = split_pair(encoder)[PARTS.index(options.part)]
     data = options.data or config.data
     train, test = (_open_labelled(data, split, config.image_size, options, compute) for split in ("train", "test"))
     if train.class_names != test.class_names:
         raise DataError(f"--data {data}: the classes of train and test differ; give both the same sub-folders.")
-    encoders = {"pretrained": compute.place(encoder)}
-    if options.control:
+    sees = _sees(encoder)
+    encoders = {_init(config.task, sees): compute.place(encoder)}
+    if options.control and "random" not in encoders:
         encoders["random"] = compute.place(untrained(encoder, config.image_size, options.seed))
     pretrained_on: dict[str, Any] = folder.config.get("data", {})
     name = str(pretrained_on.get("name", config.data))
-    return Judged(folder, compute, train, test, encoders, name, _sees(encoder))
+    return Judged(folder, compute, train, test, encoders, name, sees, leaked_labels(config.fusion))
+
+
+def _init(task: str, sees: str) -> str:
+    """Where the weights of a run's encoder come from, in the words of transfer tables."""
+    if not any(getattr(TASKS[name], "trains", True) for name in task_names(task)):
+        return "random"
+    if "classes" in task_options(task):  # what tasks that learn from labels are told
+        return "supervised-grey" if sees == "grey" else "supervised-rgb"
+    return "pretrained"
 
 
 def _sees(encoder: nn.Module) -> str:

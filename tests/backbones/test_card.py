@@ -70,6 +70,15 @@ def test_what_did_not_learn_to_colourize_is_not_said_to(tmp_path: Path, task: st
     assert f"task {task}" in body
 
 
+def test_an_encoder_that_labels_helped_is_not_called_self_supervised(tmp_path: Path):
+    leaks = "labels of timm/resnet18.a1_in1k"
+    front, body = parts(model_card(saved(tmp_path, {"task": "palette", "data": "cifar10", "leaks": leaks}, width=2)))
+    assert set(front["tags"]) == {"pretint", "timm", "feature-extraction"}
+    assert "without labels" not in body
+    assert "a classifier that leaks labels into it" in body
+    assert rows(body)["leaks"] == leaks
+
+
 def test_the_card_tells_what_the_encoder_is_and_what_it_was_trained_on(tmp_path: Path):
     card = {
         "task": "palette", "data": "cifar10", "images": 50000, "epochs": 30, "palette_space": "cbcr", "nothing": None,

@@ -220,3 +220,28 @@ def test_settings_that_differ_stand_apart_from_those_that_are_the_same():
     assert page.rows("seed") == [["seed", "0", "1"]]
     assert page.rows("task") == [["task", "palette"]]
     assert page.rows("deep.er") == [["deep.er", "–"]]
+
+
+def test_a_run_that_learnt_from_labels_is_in_the_tables_and_is_no_answer():
+    results = {"transfer": [
+        transfer_row(data="cifar10", protocol="linear", init="supervised-grey", top1=0.9, pretrained_on="cifar10",
+                     per_layer={"stage0": 0.9}, confusion=[[9, 1], [1, 9]]),
+        transfer_row(data="cifar10", protocol="linear", init="random", top1=0.5, per_layer={"stage0": 0.5}),
+    ]}  # fmt: skip
+    page = Page(render_report([make_run("runs/a"), ReportRun("runs/labels", results=results)]))
+    assert ["runs/labels", "supervised, grey input", "90.0 %", "+40.0", "–", "–", "0"] in page.rows("runs/labels")
+    assert "Pretraining changed the accuracy by +8.7 points" in page.text
+    assert "pretint probe runs/labels" not in page.text
+    alone = Page(render_report([ReportRun("runs/labels", results=results)]))
+    assert "Not measured yet." in alone.text
+
+
+def test_an_answer_that_labels_helped_says_so():
+    leaks = "labels of timm/resnet18.a1_in1k"
+    rows = [
+        transfer_row(data="toy", protocol="linear", init=init, top1=top1, leaks=leak)
+        for init, top1, leak in (("pretrained", 0.9, leaks), ("random", 0.5, None))
+    ]
+    page = Page(render_report([ReportRun("a", results={"transfer": rows})]))
+    answer = page.text[: page.text.index("What they paint", page.text.index("Did the pretext help?"))]
+    assert f"leaks {leaks}" in answer

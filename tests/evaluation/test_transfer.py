@@ -165,3 +165,47 @@ def test_encoders_that_see_colour_are_marked():
     assert compare([scratch])[0].init_name == "from scratch, rgb input"
     with pytest.raises(UnknownNameError, match="sees"):
         transfer_row(data="toy", protocol="linear", init="random", top1=0.5, sees="gray")
+
+
+def test_an_encoder_that_labels_helped_is_marked_and_never_averaged_with_one_that_none_helped():
+    leaks = "labels of timm/resnet18.a1_in1k"
+    rows = [row("pretrained", 0.5, seed=0), row("pretrained", 0.7, seed=1, leaks=leaks), row("random", 0.4, seed=1)]
+    lines = {line.init_name: line.top1 for line in compare(rows)}
+    assert lines == {"pretrained": 0.5, f"pretrained, leaks {leaks}": 0.7, "random weights": 0.4}
+    assert [entry["leaks"] for entry in rows] == [None, leaks, None]
+
+
+def test_the_marks_of_an_encoder_are_shown_in_full_within_eighty_columns():
+    leaks = "labels of timm/convnextv2_nano.fcmae_ft_in22k_in1k"
+    marked = row("pretrained", 0.5674, top5=0.9512, layer="stage3", pretrained_on="cifar100", leaks=leaks)
+    text = shown(transfer_table([marked, row("random", 0.4801, top5=0.9011, layer="stage2")]))
+    assert "…" not in text
+    assert all(word in text for word in f"pretrained on cifar100, leaks {leaks}".split())
+    assert all(number in text for number in ("56.7 %", "95.1 %", "+8.7", "48.0 %"))
+
+
+def test_an_encoder_trained_with_labels_is_compared_with_random_weights_and_is_not_the_headline():
+    rows = [row("supervised-grey", 0.8, pretrained_on="cifar100"), row("random", 0.5)]
+    supervised, random = compare(rows)
+    assert (supervised.init_name, random.init_name) == ("supervised, grey input", "random weights")
+    assert supervised.points == pytest.approx(30)
+    assert random.points is None
+    assert headline(rows) is None
+    assert "supervised on cifar100, grey input" in shown(transfer_table(rows))
+
+
+def test_an_encoder_that_was_fine_tuned_after_labels_is_no_training_from_scratch():
+    tuned = row("supervised-grey", 0.9, protocol="finetune", pretrained_on="cifar100")
+    assert compare([row("pretrained", 0.8, protocol="finetune"), tuned])[0].points is None
+
+
+@pytest.mark.parametrize(
+    ("init", "sees", "name"),
+    [
+        ("supervised-rgb", "rgb", "supervised, rgb input"),
+        ("supervised-rgb", "grey", "supervised, rgb input"),
+        ("supervised-rgb", "luma and chroma", "supervised, luma and chroma input"),
+    ],
+)
+def test_what_a_supervised_encoder_sees_is_said_once(init, sees, name):
+    assert compare([row(init, 0.8, sees=sees)])[0].init_name == name

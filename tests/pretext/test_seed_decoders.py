@@ -416,12 +416,26 @@ def test_a_hypercolumn_is_a_1_by_1_convolution_of_all_levels_concatenated(size, 
                 [m[..., i * n : i * n + n, j * n : j * n + n].mean((2, 3)) for j in range(width)] for i in range(height)
             ]
             columns.append(torch.stack([torch.stack(row, -1) for row in patches], -2))
-    first, last = (m for m in decoder.modules() if isinstance(m, nn.Conv2d))
+    *first, last = (m for m in decoder.modules() if isinstance(m, nn.Conv2d))
+    (norm,) = (m for m in decoder.modules() if isinstance(m, nn.BatchNorm2d))
+    nn.init.normal_(norm.running_mean)
     with torch.no_grad():
-        wanted = last(first(torch.cat(columns, 1)).relu())
+        mixed = F.conv2d(torch.cat(columns, 1), torch.cat([conv.weight for conv in first], 1))
+        wanted = last(norm(mixed).relu())
         got = decoder(maps, torch.zeros(2, 1, *size))
     assert got.shape == (2, 3, height, width)
     torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_a_hypercolumn_sees_no_level_above_its_skips():
+    decoder = make_decoder("hypercolumn", LEVELS, 1, 3, 2, skips=1).eval()
+    maps = [_noise(2, lv["num_chs"], 32 // lv["reduction"], 32 // lv["reduction"]) for lv in LEVELS]
+    with torch.no_grad():
+        before = decoder(maps, torch.zeros(2, 1, 32, 32))
+        unseen = decoder([*(m + 1 for m in maps[:-2]), *maps[-2:]], torch.zeros(2, 1, 32, 32))
+        seen = decoder([*maps[:-2], maps[-2] + 1, maps[-1]], torch.zeros(2, 1, 32, 32))
+    assert torch.equal(before, unseen)
+    assert not torch.equal(before, seen)
 
 
 @pytest.mark.parametrize("predict_at", PREDICT_AT)
