@@ -1,7 +1,7 @@
 """Colour spaces, palettes and measures: pure functions on tensors, on any device."""
 
 from .balance import PixelWeights, class_weights, has_colour, smoothed_prior
-from .bins import ab_bins, bin_palette
+from .bins import ab_bins, bin_palette, bin_prior, nearest_bin
 from .histogram import Histogram, fit_palette, rgb_histogram
 from .measures import colourfulness, delta_e2000
 from .palette import Palette, build_palette, count_palette
@@ -31,6 +31,7 @@ __all__ = [
     "SoftLabels",
     "ab_bins",
     "bin_palette",
+    "bin_prior",
     "build_palette",
     "class_weights",
     "colourfulness",
@@ -41,6 +42,7 @@ __all__ = [
     "has_colour",
     "lab_to_rgb",
     "luma",
+    "nearest_bin",
     "rgb_histogram",
     "rgb_to_lab",
     "rgb_to_ycbcr",

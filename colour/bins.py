@@ -6,9 +6,12 @@ from collections.abc import Callable, Iterable
 from functools import cache
 
 import torch
-from jaxtyping import Float32, Float64, UInt8
+from jaxtyping import Float, Float32, Float64, Int64, UInt8
 from torch import Tensor
 
+from ..runtime.errors import ArgumentError
+from ..runtime.processes import broadcast_from_main, is_main
+from .histogram import in_parts
 from .palette import Palette, count_palette
 from .spaces import rgb_to_lab
 
@@ -65,6 +68,62 @@ def _reach_of_srgb(directions: Float64[Tensor, "d 2"]) -> Float64[Tensor, " d"]:
         ]
     chroma = rgb_to_lab(torch.cat(faces, dim=1)[None, :, None])[0, 1:, 0].to(torch.float64)  # (2, n)
     return torch.stack([(direction @ chroma).amax() for direction in directions])
+
+
+def nearest_bin(ab: Float[Tensor, "b 2 h w"]) -> Int64[Tensor, "b h w"]:
+    """The number of the bin that is nearest to every pixel's chroma: the labels of :func:`bin_palette`.
+
+    No table of all colours is needed, since the bins are a grid: a chroma of sRGB lies among four of them, so the
+    nearest bin is the nearest point of the grid. Any other chroma gets the bin that is nearest to its grid point.
+
+    Args:
+        ab: a* and b* in Lab's units.
+
+    >>> ab_bins()[nearest_bin(torch.tensor([4.0, -17.0]).view(1, 2, 1, 1))].flatten().tolist()
+    [0.0, -20.0]
+    """
+    steps = (ab / BIN_STEP).round().clamp(-_GRID_STEPS, _GRID_STEPS).to(torch.int64) + _GRID_STEPS
+    return _bins_of_grid(ab.device)[steps[:, 0], steps[:, 1]]
+
+
+@cache
+def _bins_of_grid(device: torch.device) -> Int64[Tensor, "n n"]:
+    """The nearest bin of every point of the whole grid, by its steps along a* and b*."""
+    steps = torch.arange(-_GRID_STEPS, _GRID_STEPS + 1, dtype=torch.float32) * BIN_STEP
+    nearest = torch.cdist(torch.cartesian_prod(steps, steps), ab_bins()).argmin(1)
+    return nearest.view(len(steps), len(steps)).to(device)
+
+
+def bin_prior(batches: Callable[[], Iterable[UInt8[Tensor, "_ 3 _ _"]]]) -> Float64[Tensor, " q"]:
+    """The share of the pixels that are nearest to each of the bins, on the CPU; sums to 1.
+
+    With several processes the main one counts and sends the result to the others; all of them must call this.
+
+    Args:
+        batches: called once; gives uint8 pictures, on any device, in any batching.
+
+    Raises:
+        ArgumentError: no pictures.
+    """
+    counts = torch.zeros(len(ab_bins()), dtype=torch.float64)
+    if is_main():
+        counts = _count_bins(batches())
+    counts = broadcast_from_main(counts)
+    return counts / counts.sum()
+
+
+def _count_bins(batches: Iterable[UInt8[Tensor, "_ 3 _ _"]]) -> Float64[Tensor, " q"]:
+    """How many pixels have each bin; whole numbers, exact up to 2^53."""
+    totals: Tensor | None = None
+    for batch in batches:
+        if totals is None:
+            totals = torch.zeros(len(ab_bins()), dtype=torch.int64, device=batch.device)
+        for rgb in in_parts(batch):
+            bins = nearest_bin(rgb_to_lab(rgb)[:, 1:]).flatten()
+            totals.scatter_add_(0, bins, torch.ones_like(bins))
+    if totals is None:
+        raise ArgumentError("batches: there is no picture to count colours in; at least one is needed.")
+    return totals.cpu().to(torch.float64)
 
 
 def bin_palette(batches: Callable[[], Iterable[UInt8[Tensor, "_ 3 _ _"]]], grey: str = "rec601") -> Palette:

@@ -10,7 +10,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from .transfer import Comparison, Row, compare
+from .transfer import Comparison, Row, compare, init_name
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,10 @@ COLOUR_METRICS = (
     ColourMetric("bits_per_pixel", "bits per pixel", "lower", 3, baselines=_LABEL_BASELINES),
     ColourMetric("top1", "top-1", "higher", 1, percent=True, baselines=_LABEL_BASELINES),
     ColourMetric("top5", "top-5", "higher", 1, percent=True, baselines=_LABEL_BASELINES),
-    ColourMetric("ab_rmse", "ab-RMSE", "lower", 2, baselines=("grey",)),
+    ColourMetric("class_balanced_top1", "balanced top-1", "higher", 1, percent=True, baselines=_LABEL_BASELINES),
+    ColourMetric("ab_rmse", "ab-RMSE", "lower", 2, baselines=("prior", "grey")),
+    ColourMetric("auc", "AuC, %", "higher", 1, baselines=("prior", "grey")),
+    ColourMetric("auc_rebalanced", "AuC rebalanced, %", "higher", 1, baselines=("prior", "grey")),
     ColourMetric("delta_e2000", "ΔE2000", "lower", 2, baselines=("grey",)),
     ColourMetric("colourfulness", "colourfulness", "", 1, baselines=("true", "grey")),
     ColourMetric("delta_m3", "ΔM3", "lower", 1, baselines=("grey",)),
@@ -81,8 +84,18 @@ def colour_title(entry: Mapping[str, Any]) -> str:
         parts.append(f"palette {entry['palette']}")
     if entry.get("resolution"):
         parts.append(f"at {entry['resolution']}")
+    if entry.get("decode"):
+        parts.append(_decoding_name(entry))
     described = ", ".join(part for part in parts if part)
     return f"Colour quality: {described}" if described else "Colour quality"
+
+
+def _decoding_name(entry: Mapping[str, Any]) -> str:
+    """How a prediction was painted: `annealed at T = 0.38`, with the saturation where it is not 1."""
+    name, saturation = str(entry["decode"]), entry.get("saturation")
+    if name in ("annealed", "sample") and entry.get("temperature") is not None:
+        name += f" at T = {entry['temperature']:g}"
+    return name if saturation in (None, 1) else f"{name}, saturation {saturation:g}"
 
 
 def colour_table(entry: Mapping[str, Any], title: str | None = None) -> Table:
@@ -132,14 +145,14 @@ def signed(points: float) -> str:
 
 
 def transfer_table(rows: Iterable[Row], title: str = "Transfer") -> Table:
-    """Entries of `results.json` "transfer" as a table: each pretrained result above its grey controls.
+    """Entries of `results.json` "transfer" as a table: each trained encoder's result above its controls.
 
     Rows that differ only in their seed are one line, mean ± standard deviation. Accuracies are shown in per cent,
     differences in percentage points over random weights with the same protocol (for fine-tuning: over training from
     scratch).
     """
     table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("encoder", no_wrap=True)
+    table.add_column("encoder")  # the one column that may wrap: the marks of an encoder are long
     table.add_column("layer", min_width=6, no_wrap=True)
     for name in ("top-1", "top-5", "points"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -157,12 +170,12 @@ def transfer_table(rows: Iterable[Row], title: str = "Transfer") -> Table:
 
 def encoder_name(line: Comparison) -> str:
     """Whose features a line is about: `pretrained on cifar100`, `random weights`."""
-    elsewhere = line.init == "pretrained" and line.pretrained_on not in (None, "", line.data)
-    return f"{line.init_name} on {line.pretrained_on}" if elsewhere else line.init_name
+    elsewhere = line.init != "random" and line.pretrained_on not in (None, "", line.data)
+    return init_name(line.init, line.protocol, line.sees, line.leaks, line.pretrained_on if elsewhere else None)
 
 
 def _cells(line: Comparison) -> list[Text]:
-    style = "bold" if line.init == "pretrained" else ""
+    style = "" if line.init == "random" else "bold"
     change = "" if not line.points else "green" if line.points > 0 else "red"
     return [
         Text(f"  {encoder_name(line)}", style=style),

@@ -5,20 +5,23 @@ from .combined import CombinedTask
 from .contract import PaintingTask, Task
 from .controls import Autoencoder, Rotation, Supervised, Untrained
 from .decoder import PyramidDecoder
-from .decoding import DECODES, Decoding
+from .decoding import ANNEALED, DECODES, Decoding
+from .fusion import OWN_AVERAGE, FrozenClassifier, full_fusion_name, leaked_labels
 from .model import HeadSettings, PretextModel, build_model, pixel_head
 from .painting import Painter
 from .pairs import Contrast, SplitBrain
 from .regression import LOSSES, LabRegression, RGBRegression
 from .resolution import PREDICT_AT
-from .seed_decoders import DECODERS, SeedDecoder, check_decoder_name, make_decoder
+from .seed_decoders import DECODERS, SeedDecoder, check_decoder_name, check_fuses, make_decoder
 from .superres import SuperResolution
 from .tasks import TASKS, create_task, list_tasks, register_task, task_names, task_options, wants_pair
 
 __all__ = [
+    "ANNEALED",
     "DECODERS",
     "DECODES",
     "LOSSES",
+    "OWN_AVERAGE",
     "PREDICT_AT",
     "TASKS",
     "ABBins",
@@ -26,6 +29,7 @@ __all__ = [
     "CombinedTask",
     "Contrast",
     "Decoding",
+    "FrozenClassifier",
     "HeadSettings",
     "LabRegression",
     "Painter",
@@ -43,7 +47,10 @@ __all__ = [
     "Untrained",
     "build_model",
     "check_decoder_name",
+    "check_fuses",
     "create_task",
+    "full_fusion_name",
+    "leaked_labels",
     "list_tasks",
     "make_decoder",
     "pixel_head",

@@ -77,9 +77,12 @@ class PaletteTask:
         """The palette of this task for some training pictures; arguments as of :func:`build_palette`."""
         return build_palette(batches, colours, space, grey, seed)
 
+    def inputs(self, rgb: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b c h w"]:
+        return self.preprocess(rgb)
+
     def split(self, batch: Batch) -> tuple[Float[Tensor, "b c h w"], Int64[Tensor, "b h2 w2"] | PixelTargets]:
         """Inputs, and the label of each pixel or, with soft labels, weights or masks, all that the loss asks of it."""
-        return self.preprocess(batch.rgb), self._targets(shrink(batch.rgb, self.predict_at))
+        return self.inputs(batch.rgb), self._targets(shrink(batch.rgb, self.predict_at))
 
     def _targets(self, rgb: UInt8[Tensor, "b 3 h w"]) -> Int64[Tensor, "b h w"] | PixelTargets:
         if self._soft_labels is None and self._pixel_weights is None and not self.mask_grey:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from ..data import Batch
 from ..runtime.errors import ArgumentError
 from ..runtime.loop import Loss
-from .contract import PaintingTask, Task, colour_prediction
+from .contract import PaintingTask, Task, colour_prediction, network_input
 from .heads import Half, HalfHead, Heads
 from .model import HeadSettings, make_head
 
@@ -71,6 +72,10 @@ class CombinedTask:
             else:
                 heads.append(make_head(task, encoder, settings))
         return Heads(*heads)
+
+    def inputs(self, rgb: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b c h w"]:
+        """The network's input alone."""
+        return network_input(self.tasks[self._lead], rgb)
 
     def split(self, batch: Batch) -> tuple[Tensor, tuple[Any, ...]]:
         parts = [task.split(batch) for task in self.tasks]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from ..colour import Palette
@@ -15,9 +16,9 @@ from ..runtime.loop import Loss
 class Task(Protocol):
     """A pretext.
 
-    A task may have more than this: `paint` (see :class:`PaintingTask`); `pair = True`, if it wants one encoder for luma and one
-    for chroma; `make_head(encoder, settings)`, if its head is not a decoder of `out_chans` channels; `trains = False`, if there is
-    nothing to train.
+    A task may have more than this: `paint` (see :class:`PaintingTask`); `inputs` (see :class:`InputTask`), so that painting need
+    not make targets; `pair = True`, if it wants one encoder for luma and one for chroma; `make_head(encoder, settings)`, if its
+    head is not a decoder of `out_chans` channels; `trains = False`, if there is nothing to train.
 
     Attributes:
         name: as on the command line.
@@ -61,6 +62,22 @@ class SelectingTask(Task, Protocol):
     def colour_prediction(self, predictions: Any) -> Tensor:
         """The part of the predictions that `paint` takes."""
         ...
+
+
+@runtime_checkable
+class InputTask(Task, Protocol):
+    """A task that can make the network's input without the targets."""
+
+    def inputs(self, rgb: Tensor) -> Tensor:
+        """Pictures -> what the network is given, as `split` gives it first."""
+        ...
+
+
+def network_input(task: Task, rgb: Tensor) -> Tensor:
+    """What the network is given for pictures; targets are made only by a task that has no `inputs` of its own."""
+    if isinstance(task, InputTask):
+        return task.inputs(rgb)
+    return task.split(Batch(rgb, torch.arange(len(rgb), device=rgb.device)))[0]
 
 
 def colour_prediction(task: Task, predictions: Any) -> Any:

@@ -37,8 +37,11 @@ class Autoencoder:
         self.preprocess, self.predict_at = preprocess, predict_at
         self.in_chans, self.grey = preprocess.in_chans, preprocess.grey
 
+    def inputs(self, rgb: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b c h w"]:
+        return self.preprocess(rgb)
+
     def split(self, batch: Batch) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b 1 h2 w2"]]:
-        return self.preprocess(batch.rgb), luma(shrink(batch.rgb, self.predict_at), self.grey)
+        return self.inputs(batch.rgb), luma(shrink(batch.rgb, self.predict_at), self.grey)
 
     def loss(self, predictions: Float[Tensor, "b 1 h w"], targets: Float[Tensor, "b 1 h w"]) -> Loss:
         return Loss.mean_of(F.mse_loss(predictions.float(), targets, reduction="none"))
@@ -62,6 +65,9 @@ class _Classification:
     def make_head(self, encoder: nn.Module, settings: HeadSettings) -> nn.Module:
         return PooledHead(encoder, self.out_chans)
 
+    def inputs(self, rgb: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b c h w"]:
+        return self.preprocess(rgb)
+
     def loss(self, predictions: Float[Tensor, "b c"], targets: Int64[Tensor, " b"]) -> Loss:
         return Loss.mean_of(F.cross_entropy(predictions.float(), targets, reduction="none"))
 
@@ -81,7 +87,7 @@ class Rotation(_Classification):
     def split(self, batch: Batch) -> tuple[Float[Tensor, "b c h w"], Int64[Tensor, " b"]]:
         if batch.rgb.shape[-1] != batch.rgb.shape[-2]:
             raise ArgumentError("task: rotation needs square pictures; give --image-size.")
-        x = self.preprocess(batch.rgb)
+        x = self.inputs(batch.rgb)
         turned = [x[turn::4].rot90(turn, (2, 3)) for turn in range(4)]
         targets = [torch.full((len(part),), turn, device=x.device) for turn, part in enumerate(turned)]
         return torch.cat(turned), torch.cat(targets)
@@ -106,7 +112,7 @@ class Supervised(_Classification):
 
     def split(self, batch: Batch) -> tuple[Float[Tensor, "b c h w"], Int64[Tensor, " b"]]:
         assert batch.labels is not None
-        return self.preprocess(batch.rgb), batch.labels
+        return self.inputs(batch.rgb), batch.labels
 
 
 class Untrained(_Classification):
@@ -119,4 +125,4 @@ class Untrained(_Classification):
         super().__init__(preprocess, 1)
 
     def split(self, batch: Batch) -> tuple[Float[Tensor, "b c h w"], Int64[Tensor, " b"]]:
-        return self.preprocess(batch.rgb), torch.zeros_like(batch.ids)
+        return self.inputs(batch.rgb), torch.zeros_like(batch.ids)

@@ -15,6 +15,8 @@ from ..runtime.errors import ArgumentError, UnknownNameError
 from ..runtime.randomness import hash_uniform
 
 DECODES = ("mode", "mean", "annealed", "sample")
+# those that a temperature changes
+ANNEALED = ("annealed", "sample")
 
 # A use of randomness (stream number of runtime.randomness), away from those of the augmentations.
 _STREAM_SAMPLE = 1_000

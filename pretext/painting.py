@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -13,10 +13,10 @@ from torch import Tensor
 
 from ..backbones import SMALLEST_SIZE
 from ..colour import luma, to_float, to_uint8, with_luma
-from ..data import Batch, ImageSource
+from ..data import ImageSource
 from ..runtime.device import Compute
 from ..runtime.errors import ArgumentError
-from .contract import PaintingTask, Task, colour_prediction
+from .contract import PaintingTask, Task, colour_prediction, network_input
 from .decoding import Decoding, confidence, saturated
 from .model import PretextModel
 
@@ -52,8 +52,7 @@ class Painter:
     def predict(self, rgb: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b k h2 w2"]:
         """What the task paints from, for pictures on the model's device, float32."""
         self.model.eval()
-        ids = torch.arange(len(rgb), device=rgb.device)
-        inputs, _ = self.painting_task.split(Batch(rgb, ids, None))
+        inputs = network_input(self.painting_task, rgb)
         with self.compute.autocast():
             predictions = self.model(self.compute.layout(inputs))
         return colour_prediction(self.task, predictions).float()
@@ -73,11 +72,8 @@ class Painter:
             ArgumentError: the task predicts no distribution over colours or can't be told how to paint it, or a temperature is out
                 of range.
         """
-        self._check_distribution()
-        if not takes_decoding(self.painting_task):
-            raise ArgumentError(
-                f"temperatures: {self.task.name} paints in its own way alone; take a run of palette or bins."
-            )
+        self.check_distribution()
+        self.check_told()
         start = self.decoding or Decoding()
         ways = [replace(start, mode="annealed", temperature=temperature) for temperature in temperatures]
         predictions = self.predict(rgb)
@@ -90,14 +86,28 @@ class Painter:
         Raises:
             ArgumentError: the task predicts no distribution over colours.
         """
-        self._check_distribution()
-        return F.interpolate(confidence(self.predict(rgb)), size=rgb.shape[-2:], mode="bilinear", align_corners=False)
+        self.check_distribution()
+        return _confidence(self.predict(rgb), rgb)
 
-    def _check_distribution(self) -> None:
-        if self.task.palette is None:
+    def check_distribution(self) -> None:
+        """Raises ArgumentError unless the task predicts a distribution over colours."""
+        if self.painting_task.palette is None:
             raise ArgumentError(
                 f"task: {self.task.name} predicts no distribution over colours; take a run of palette or bins."
             )
+
+    def check_told(self) -> None:
+        """Raises ArgumentError unless the task paints in the way it is told, so that decode and temperature change anything."""
+        if not self.is_told:
+            raise ArgumentError(
+                f"decode, temperature: {self.task.name} paints in its own way alone; leave them out, or take a run of "
+                "palette or bins."
+            )
+
+    @property
+    def is_told(self) -> bool:
+        """Whether the task paints in the way it is told, `paint(predictions, rgb, decoding)`; others take the saturation alone."""
+        return _takes_decoding(self.painting_task)
 
     def predictions(
         self, source: ImageSource, ids: Int64[Tensor, " n"], batch_size: int = 256
@@ -108,10 +118,13 @@ class Painter:
             predictions = self.predict(rgb)
             yield rgb, to_uint8(_painted(self.painting_task, predictions, rgb, self.decoding)), predictions
 
-    @torch.inference_mode()
     def colourize(self, picture: UInt8[Tensor, "3 h w"], size: int) -> UInt8[Tensor, "3 h w"]:
-        """Paints a picture of any size: the network sees it with its shorter side at `size` pixels; the chroma it paints is
-        upsampled and joined with the picture's own luma.
+        """Paints a picture of any size, in the way that is set; arguments as of :meth:`look_at`."""
+        return self.look_at(picture, size).painted(self.decoding)
+
+    @torch.inference_mode()
+    def look_at(self, picture: UInt8[Tensor, "3 h w"], size: int) -> Photograph:
+        """Predicts the colours of a picture of any size, which the network sees with its shorter side at `size` pixels.
 
         Args:
             picture: RGB or grey-as-RGB, any size.
@@ -123,14 +136,48 @@ class Painter:
         longest = _LONGEST_SIDES * max(size, SMALLEST_SIZE)  # a picture of one row must not become a band without end
         small_size = [min(max(SMALLEST_SIZE, round(side * scale)), longest) for side in (height, width)]
         small = to_uint8(F.interpolate(to_float(rgb), size=small_size, mode="bilinear", antialias=True).clamp(0, 1))
-        painted = _painted(self.painting_task, self.predict(small), small, self.decoding)
-        large = F.interpolate(painted, size=(height, width), mode="bicubic", align_corners=False).clamp(0, 1)
-        return to_uint8(with_luma(large, luma(rgb, self.task.grey), self.task.grey))[0].cpu()
+        return Photograph(self.painting_task, rgb, small, self.predict(small))
 
 
-def takes_decoding(task: PaintingTask) -> bool:
-    """Whether the task paints in the way it is told: `paint(predictions, rgb, decoding)`."""
+@dataclass(frozen=True)
+class Photograph:
+    """A picture of any size with what the network predicts for it: predicted once, painted as often as wanted.
+
+    Attributes:
+        task: what the network was trained for.
+        rgb: the picture, on the network's device.
+        seen: what the network saw of it.
+        predictions: raw, for `seen`.
+    """
+
+    task: PaintingTask
+    rgb: UInt8[Tensor, "1 3 h w"]
+    seen: UInt8[Tensor, "1 3 h2 w2"]
+    predictions: Float[Tensor, "1 k h3 w3"]
+
+    @torch.inference_mode()
+    def painted(self, decoding: Decoding | None = None) -> UInt8[Tensor, "3 h w"]:
+        """The picture, its own luma joined with the painted chroma, upsampled.
+
+        Args:
+            decoding: the way of painting; None for the way that the task was made with.
+        """
+        small = _painted(self.task, self.predictions, self.seen, decoding)
+        large = F.interpolate(small, size=self.rgb.shape[-2:], mode="bicubic", align_corners=False).clamp(0, 1)
+        return to_uint8(with_luma(large, luma(self.rgb, self.task.grey), self.task.grey))[0].cpu()
+
+    @torch.inference_mode()
+    def confidence(self) -> Float[Tensor, "h w"]:
+        """How sure the network is of each pixel, as :meth:`Painter.confidence`; for tasks with a distribution over colours."""
+        return _confidence(self.predictions, self.rgb)[0, 0].cpu()
+
+
+def _takes_decoding(task: PaintingTask) -> bool:
     return "decoding" in inspect.signature(task.paint).parameters
+
+
+def _confidence(predictions: Float[Tensor, "b k h2 w2"], rgb: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1 h w"]:
+    return F.interpolate(confidence(predictions), size=rgb.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def _painted(
@@ -142,6 +189,6 @@ def _painted(
     """A task's painting (0…1), in the way wanted."""
     if decoding is None:
         return task.paint(predictions, rgb)
-    if takes_decoding(task):
+    if _takes_decoding(task):
         return task.paint(predictions, rgb, decoding)  # type: ignore[call-arg]
     return saturated(task.paint(predictions, rgb), decoding.saturation, task.grey)

@@ -64,12 +64,15 @@ class SplitBrain:
             for half, classes in zip(halves, (self.out_chans, self.levels), strict=True)
         ))  # fmt: skip
 
+    def inputs(self, rgb: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+        return self.preprocess(rgb)
+
     def split(
         self, batch: Batch
     ) -> tuple[Float[Tensor, "b 3 h w"], tuple[Int64[Tensor, "b h2 w2"], Int64[Tensor, "b h2 w2"]]]:
         small = shrink(batch.rgb, self.predict_at)
         level = (luma(small, self.grey)[:, 0] * self.levels).long().clamp_(0, self.levels - 1)
-        return self.preprocess(batch.rgb), (self.palette.labels(small), level)
+        return self.inputs(batch.rgb), (self.palette.labels(small), level)
 
     def loss(self, predictions: tuple[Tensor, Tensor], targets: tuple[Tensor, Tensor]) -> Loss:
         each = [F.cross_entropy(p.float(), t, reduction="none") for p, t in zip(predictions, targets, strict=True)]
@@ -118,15 +121,18 @@ class Contrast:
         halves = Half(encoder, "luma"), Half(encoder, "chroma")
         return Heads(*(HalfHead(half, ProjectionHead(half, self.dim)) for half in halves))
 
+    def inputs(self, rgb: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+        return self.preprocess(rgb)
+
     def split(self, batch: Batch) -> tuple[Float[Tensor, "b 3 h w"], Int64[Tensor, " b"]]:
         if len(batch.rgb) < 2:
             raise ArgumentError(
                 "--batch-size: contrast needs at least 2 pictures; the others are what each is told from."
             )
         first, second = batch.rgb, batch.others[0] if batch.others else batch.rgb
-        inputs = self.preprocess(first)
+        inputs = self.inputs(first)
         if second is not first:
-            inputs = torch.cat([inputs[:, :1], self.preprocess(second)[:, 1:]], dim=1)
+            inputs = torch.cat([inputs[:, :1], self.inputs(second)[:, 1:]], dim=1)
         return inputs, torch.arange(len(first), device=first.device)
 
     def loss(self, predictions: tuple[Tensor, Tensor], targets: Int64[Tensor, " b"]) -> Loss:

@@ -57,8 +57,11 @@ class RGBRegression:
         self.preprocess, self.kind, self.keep_luma, self.predict_at = preprocess, loss, keep_luma, predict_at
         self.in_chans, self.grey = preprocess.in_chans, preprocess.grey
 
+    def inputs(self, rgb: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b c h w"]:
+        return self.preprocess(rgb)
+
     def split(self, batch: Batch) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b 3 h2 w2"]]:
-        return self.preprocess(batch.rgb), to_float(shrink(batch.rgb, self.predict_at))
+        return self.inputs(batch.rgb), to_float(shrink(batch.rgb, self.predict_at))
 
     def loss(self, predictions: Float[Tensor, "b 3 h w"], targets: Float[Tensor, "b 3 h w"]) -> Loss:
         return _regression_loss(self.kind, predictions, targets)
@@ -92,8 +95,11 @@ class LabRegression:
         self.preprocess, self.kind, self.bounded, self.predict_at = preprocess, loss, bounded, predict_at
         self.in_chans, self.grey = preprocess.in_chans, preprocess.grey
 
+    def inputs(self, rgb: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b c h w"]:
+        return self.preprocess(rgb)
+
     def split(self, batch: Batch) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b 2 h2 w2"]]:
-        return self.preprocess(batch.rgb), rgb_to_lab(shrink(batch.rgb, self.predict_at))[:, 1:] / _LAB_SCALE
+        return self.inputs(batch.rgb), rgb_to_lab(shrink(batch.rgb, self.predict_at))[:, 1:] / _LAB_SCALE
 
     def _bound(self, predictions: Tensor) -> Tensor:
         return predictions.float().tanh() if self.bounded else predictions.float()

@@ -5,16 +5,14 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch.nn.functional as F
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from ..backbones import Preprocess
 from ..colour import Palette, to_uint8
-from ..data import Batch
 from ..runtime.errors import ArgumentError
 from .classification import PaletteTask
 from .resolution import shrink
-from .soft_targets import PixelTargets
 
 _FACTOR = 4
 
@@ -50,9 +48,8 @@ class SuperResolution(PaletteTask):
             )
         super().__init__(preprocess, palette, decode, temperature, predict_at, label_smoothing=label_smoothing)
 
-    def split(self, batch: Batch) -> tuple[Float[Tensor, "b c h w"], Int64[Tensor, "b h2 w2"] | PixelTargets]:
-        _, targets = super().split(batch)
-        return self.preprocess(coarse(batch.rgb)), targets
+    def inputs(self, rgb: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b c h w"]:
+        return self.preprocess(coarse(rgb))
 
 
 def coarse(rgb: UInt8[Tensor, "b 3 h w"]) -> UInt8[Tensor, "b 3 h w"]:

@@ -6,25 +6,37 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import Float64, Int64, UInt8
 from torch import Tensor
 
-from ..colour import luma, to_uint8
+from ..colour import ab_bins, luma, to_uint8
 from ..data import ImageSource
 from ..evaluation import ColourQuality, contact_sheet
-from ..pretext import Painter
-from ..runtime.files import write_atomically
+from ..pretext import ANNEALED, Painter
+from ..runtime.errors import RunFolderError
+from ..runtime.files import read_json, write_atomically, write_json
 from ..runtime.runfolder import RunFolder
 
 SHOWN_PICTURES = 12
 
 
-def measure_colour(painter: Painter, source: ImageSource, split: str) -> dict[str, Any]:
-    """Colour quality over all images of a source, with baselines; keys as in `results.json`."""
-    task = painter.task
-    quality = ColourQuality(task.palette)
+def measure_colour(
+    painter: Painter, source: ImageSource, split: str, bin_prior: Float64[Tensor, " q"] | None = None
+) -> dict[str, Any]:
+    """Colour quality over all images of a source, with baselines; keys as in `results.json`.
+
+    Args:
+        painter: its `decoding` is set.
+        source, split: what is painted, and what the split is called.
+        bin_prior: of the training pictures, from :func:`read_bin_prior`.
+    """
+    task, labels = painter.task, source.labels
+    quality = ColourQuality(task.palette, bin_prior, None if labels is None else int(labels.max()) + 1)
+    done = 0
     for true, painted, predictions in painter.predictions(source, torch.arange(len(source))):
-        quality.update(painted, true, predictions if task.palette is not None else None, task.grey)
+        classes = None if labels is None else labels[done : done + len(true)].to(true.device)
+        quality.update(painted, true, predictions if task.palette is not None else None, task.grey, classes)
+        done += len(true)
     palette = None if task.palette is None else f"{task.palette.space}-{task.palette.size}"
     about = {
         "data": source.name,
@@ -32,8 +44,41 @@ def measure_colour(painter: Painter, source: ImageSource, split: str) -> dict[st
         "split": split,
         "task": task.name,
         "palette": palette,
+        **_way_of_painting(painter),
     }
-    return {**about, "images": len(source), **quality.compute()}
+    names = {"class_names": list(source.class_names)} if source.class_names else {}
+    return {**about, **names, "images": len(source), **quality.compute()}
+
+
+def _way_of_painting(painter: Painter) -> dict[str, Any]:
+    """What was chosen about the painting; None for what the task can't be told, or does not look at."""
+    decoding = painter.decoding
+    assert decoding is not None
+    looks = {"decode": decoding.mode, "temperature": decoding.temperature if decoding.mode in ANNEALED else None}
+    told = looks if painter.is_told else dict.fromkeys(looks)
+    return {**told, "saturation": decoding.saturation}
+
+
+def write_bin_prior(folder: RunFolder, prior: Float64[Tensor, " q"]) -> None:
+    """Keeps how frequent each ab bin is among the training pixels."""
+    write_json(folder.chroma, {"bin_prior": prior.tolist()})
+
+
+def read_bin_prior(folder: RunFolder) -> Float64[Tensor, " q"] | None:
+    """What :func:`write_bin_prior` kept; None for a run that did not.
+
+    Raises:
+        RunFolderError: the file is damaged.
+    """
+    if not folder.chroma.exists():
+        return None
+    try:
+        prior = torch.tensor(read_json(folder.chroma)["bin_prior"], dtype=torch.float64)
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunFolderError(f"{folder.chroma} can't be used ({error!r}); delete it, or run again.") from error
+    if len(prior) != len(ab_bins()):
+        raise RunFolderError(f"{folder.chroma} holds {len(prior)} shares, not one an ab bin; delete it, or run again.")
+    return prior
 
 
 def save_pictures(

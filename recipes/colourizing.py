@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from jaxtyping import Float, UInt8
+from matplotlib import colormaps
 from PIL import Image
+from torch import Tensor
 from tyro.conf import Positional
 
 from ..data import BrokenImageError, decode_image, list_files
-from ..pretext import Decoding
+from ..pretext import ANNEALED, Decoding
 from ..runtime.device import Compute
 from ..runtime.errors import ArgumentError, DataError
 from ..runtime.files import write_atomically
 from ..runtime.runlog import note
 from .opening import open_run
 from .options import MachineOptions, Outcome, positive
+from .painting import PaintingOptions, paint_as_asked
+
+# A map whose lightness grows evenly, and which looks the same to the colour-blind.
+_CONFIDENCE_MAP = "cividis"
+_CONFIDENCE_ENDING = ".confidence.png"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ColourizeConfig(MachineOptions):
+class ColourizeConfig(PaintingOptions, MachineOptions):
     """Paint photographs.
 
     Attributes:
@@ -28,23 +37,44 @@ class ColourizeConfig(MachineOptions):
         pictures: files and folders (searched through) of pictures, grey or not.
         out: folder for the painted PNG files; names and sub-folders stay.
         size: shorter side of what the network sees, in pixels; the size it was trained on by default.
-        decode: mode, mean, annealed or sample: how a distribution over colours is painted; as the run was set by default.
-        temperature: of annealed and sample, above 0 and at most 1.
-        saturation: what the painted chroma is multiplied with; 0 paints grey.
+        temperatures: paint each picture once at each of these, annealed or sampled, into NAME.t0.38.png and so on instead of
+            NAME.png.
+        confidence: write NAME.confidence.png beside each picture: how sure the network is of each pixel's colour, from
+            dark blue (all colours alike) to yellow (one alone).
     """
 
     run: Positional[Path]
     pictures: Positional[tuple[Path, ...]]
     out: Path = Path("painted")
     size: int | None = None
-    decode: str | None = None
-    temperature: float | None = None
-    saturation: float = 1.0
+    temperatures: tuple[float, ...] | None = None
+    confidence: bool = False
 
     def __post_init__(self) -> None:
-        positive(self, "size", "temperature")
+        super().__post_init__()
+        positive(self, "size")
         if not self.pictures:
             raise ArgumentError("pictures: none were named; name files or folders to paint.")
+        if self.temperatures is None:
+            return
+        if self.temperature is not None:
+            raise ArgumentError("--temperature and --temperatures can't both be meant; give one of them.")
+        if self.decode is not None and self.decode not in ANNEALED:
+            raise ArgumentError(
+                f"--temperatures: --decode {self.decode} has none; use {' or '.join(ANNEALED)}, or leave one out."
+            )
+        self.ways(Decoding())
+
+    def ways(self, usual: Decoding) -> dict[str, Decoding]:
+        """The endings of the files that become of a picture, and how each is painted.
+
+        Raises:
+            ArgumentError: a temperature is out of range.
+        """
+        if self.temperatures is None:
+            return {".png": usual}
+        mode = self.decode or "annealed"
+        return {f".t{t}.png": replace(usual, mode=mode, temperature=t) for t in self.temperatures}
 
 
 def colourize(config: ColourizeConfig) -> Outcome:
@@ -53,42 +83,65 @@ def colourize(config: ColourizeConfig) -> Outcome:
     Raises:
         DataError: a path is missing, or no picture could be read. Unreadable pictures among others are skipped and listed.
     """
-    found = _with_targets([pair for path in config.pictures for pair in _found(path)], config.out)
+    maps = [_CONFIDENCE_ENDING] if config.confidence else []
+    found = [pair for path in config.pictures for pair in _found(path)]
+    targets = _with_targets(found, config.out, [*config.ways(Decoding()), *maps])
     compute = Compute.choose(config.device, config.precision)
     run = open_run(config.run, compute)
-    if config.decode or config.temperature or config.saturation != 1:
-        was = run.config
-        mode, temperature = config.decode or was.decode, config.temperature or was.temperature
-        run.painter.decoding = Decoding(mode, temperature, config.saturation)
-    _ = run.painter.painting_task  # before pictures are read: it says so if the run paints nothing
-    painted, broken = [], []
-    for path, target in found.items():
+    painter = run.painter
+    # all that does not fit the run is refused before pictures are read
+    paint_as_asked(run, config)
+    _ = painter.painting_task
+    if config.temperatures is not None:
+        painter.check_told()
+    if config.confidence:
+        painter.check_distribution()
+    ways = config.ways(painter.decoding or Decoding())
+    painted, sure, broken = [], [], []
+    for path, target in targets.items():
         try:
             rgb = torch.from_numpy(decode_image(path, None))
         except BrokenImageError as error:
             broken.append(f"{path}: {error}")
             continue
-        result = run.painter.colourize(rgb, config.size or run.config.image_size)
-        picture = Image.fromarray(result.permute(1, 2, 0).numpy())
-        write_atomically(target, lambda p, picture=picture: picture.save(p, format="PNG"))
-        painted.append(str(target))
+        photograph = painter.look_at(rgb, config.size or run.config.image_size)
+        for ending, way in ways.items():
+            painted.append(_save(photograph.painted(way).permute(1, 2, 0).numpy(), target.with_suffix(ending)))
+        for ending in maps:
+            sure.append(_save(_confidence_picture(photograph.confidence()), target.with_suffix(ending)))
     for line in broken:
         note(f"skipped {line}")
     if not painted:
-        raise DataError(f"None of the {len(found)} pictures could be read; JPEG, PNG, WebP, BMP and GIF are.")
-    return Outcome({"painted": painted, "skipped": broken}, [], [f"Painted {len(painted)} pictures into {config.out}."])
+        raise DataError(f"None of the {len(targets)} pictures could be read; JPEG, PNG, WebP, BMP and GIF are.")
+    results = {"painted": painted, "confidence": sure, "skipped": broken}
+    done = len(targets) - len(broken)
+    return Outcome(results, [], [f"Painted {done} picture{'s' if done != 1 else ''} into {config.out}."])
 
 
-def _with_targets(found: list[tuple[Path, Path]], out: Path) -> dict[Path, Path]:
-    """Where each picture goes; nothing that was named is written over, and no two go to one file."""
+def _save(pixels: UInt8[np.ndarray, "h w 3"], target: Path) -> str:
+    """Writes a PNG; returns its path."""
+    picture = Image.fromarray(pixels)
+    write_atomically(target, lambda path: picture.save(path, format="PNG"))
+    return str(target)
+
+
+def _confidence_picture(confidence: Float[Tensor, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
+    """A map of confidence (0…1) as a picture."""
+    return colormaps[_CONFIDENCE_MAP](confidence.numpy(), bytes=True)[..., :3]
+
+
+def _with_targets(found: list[tuple[Path, Path]], out: Path, endings: list[str]) -> dict[Path, Path]:
+    """Where each picture goes, still without ending; nothing that was named is written over, and no two go to one file."""
     inputs, taken, targets = {path.resolve() for path, _ in found}, {}, {}
     for path, relative in found:
-        target = out / relative.with_suffix(".png")
-        if target.resolve() in inputs:
-            raise ArgumentError(f"--out: {target} is one of the pictures to paint; name another folder.")
-        if taken.setdefault(target, path) != path:
-            raise ArgumentError(f"pictures: {taken[target]} and {path} would both become {target}; paint them apart.")
-        targets[path] = target
+        targets[path] = out / relative
+        for target in (targets[path].with_suffix(ending) for ending in endings):
+            if target.resolve() in inputs:
+                raise ArgumentError(f"--out: {target} is one of the pictures to paint; name another folder.")
+            if taken.setdefault(target, path) != path:
+                raise ArgumentError(
+                    f"pictures: {taken[target]} and {path} would both become {target}; paint them apart."
+                )
     return targets
 
 

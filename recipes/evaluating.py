@@ -11,14 +11,15 @@ from ..data import ImageSource, available_splits, open_source
 from ..evaluation import colour_table
 from ..runtime.device import Compute
 from ..runtime.results import add_results
-from .colour_results import measure_colour, save_pictures, spread_ids
+from .colour_results import measure_colour, read_bin_prior, save_pictures, spread_ids
 from .opening import Run, open_run
 from .options import DataOptions, MachineOptions, Outcome
+from .painting import PaintingOptions, paint_as_asked
 from .pretraining import held_out_ids, judged_source, open_training_source, report_broken
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig(MachineOptions, DataOptions):
+class EvaluateConfig(PaintingOptions, MachineOptions, DataOptions):
     """Measure how well a run paints.
 
     Attributes:
@@ -69,11 +70,13 @@ def evaluate(config: EvaluateConfig) -> Outcome:
     """
     compute = Compute.choose(config.device, config.precision)
     run = open_run(config.run, compute)
+    paint_as_asked(run, config)
     if config.data is None:
         source, split = _own_images(run, config, compute)
     else:
         source, split = _other_images(config.data, run, config, compute)
-    entry = measure_colour(run.painter, source, split)
-    save_pictures(run.folder, f"evaluate-{source.name}-{split}", source.gather(spread_ids(len(source))), run.painter)
+    entry = measure_colour(run.painter, source, split, read_bin_prior(run.folder))
+    name = f"evaluate-{source.name}-{split}{config.named()}"
+    save_pictures(run.folder, name, source.gather(spread_ids(len(source))), run.painter)
     results = add_results(run.folder.path, "colour", [entry])
     return Outcome({"run": str(config.run), **results}, [colour_table(entry)])

@@ -14,10 +14,10 @@ from timm.optim import param_groups_weight_decay
 
 from .._version import __version__
 from ..backbones import save_backbone
-from ..colour import Palette, build_palette
+from ..colour import Palette, bin_prior, build_palette
 from ..data import Batch, Batches, ImageSource, available_splits, hold_out, is_grey, only_classes, open_source
 from ..evaluation import colour_table
-from ..pretext import TASKS, Painter, PaintingTask, task_names
+from ..pretext import TASKS, Painter, PaintingTask, Task, leaked_labels, task_names
 from ..runtime.checkpoints import Checkpoints
 from ..runtime.device import Compute
 from ..runtime.errors import ArgumentError, DataError
@@ -26,9 +26,11 @@ from ..runtime.loop import LoopSettings, Loss, Training
 from ..runtime.results import add_results
 from ..runtime.runfolder import RunFolder
 from ..runtime.runlog import RunLog, note
-from .colour_results import measure_colour, save_pictures, spread_ids
+from .budget import epochs_within
+from .colour_results import measure_colour, read_bin_prior, save_pictures, spread_ids, write_bin_prior
 from .opening import make_model, needs_palette, read_palette, read_settings
 from .options import Outcome, command_line, plain
+from .painting import trained_decoding
 from .settings import PretrainConfig
 
 _BATCH_OF_PASSES = 4096
@@ -55,14 +57,19 @@ def pretrain(config: PretrainConfig) -> Outcome:
     torch.manual_seed(config.seed)
     palette = _palette(config, source, kept)
     model, task = make_model(config, palette, class_count(source))
+    if model.classifier is not None and not config.resume:  # a run that goes on has its weights in the checkpoint
+        model.classifier.load(config.fusion_weights)
     _check_batch_size(config, model)
     batches = Batches(
         source.subset(kept), config.batch_size, seed=config.seed, augment=config.augment, views=task.views, device=compute.device
     )  # fmt: skip
-    painter = Painter(model, task, compute)
+    painter = Painter(model, task, compute, trained_decoding(config))
     judged = judged_source(config, lambda: source.subset(held if len(held) else kept), compute)
     shown = judged.gather(spread_ids(len(judged)))
-    folder = _go_on(config, source) if config.resume else _start_folder(config, source, palette)
+    if config.minutes is not None and not config.resume:
+        config = _within_minutes(config, config.minutes, painter, batches)
+    prior = None if config.resume else _bin_prior(source, kept, task)
+    folder = _go_on(config, source) if config.resume else _start_folder(config, source, palette, prior)
     epochs = 0
     if getattr(task, "trains", True):
         try:
@@ -124,7 +131,7 @@ def class_count(source: ImageSource) -> int:
 
 
 def _check_batch_size(config: PretrainConfig, model: torch.nn.Module) -> None:
-    normalises = any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for m in model.modules())
+    normalises = any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) and m.training for m in model.modules())
     if config.batch_size < 2 and normalises:
         raise ArgumentError(
             f"--batch-size: {config.batch_size} must be at least 2; this network's batch normalisation needs two images."
@@ -177,6 +184,13 @@ def _palette(config: PretrainConfig, source: ImageSource, kept: torch.Tensor) ->
     )
 
 
+def _bin_prior(source: ImageSource, kept: torch.Tensor, task: Task) -> torch.Tensor | None:
+    """How frequent each ab bin is among the training pixels, which the colour metrics ask for; None if nothing is painted."""
+    if not isinstance(task, PaintingTask):
+        return None
+    return bin_prior(lambda: (source.gather(ids) for ids in kept.split(_BATCH_OF_PASSES)))
+
+
 def _go_on(config: PretrainConfig, source: ImageSource) -> RunFolder:
     """The folder of the run that is resumed; its data must be what it was."""
     folder = RunFolder.open(config.folder)
@@ -188,7 +202,9 @@ def _go_on(config: PretrainConfig, source: ImageSource) -> RunFolder:
     return folder
 
 
-def _start_folder(config: PretrainConfig, source: ImageSource, palette: Palette | None) -> RunFolder:
+def _start_folder(
+    config: PretrainConfig, source: ImageSource, palette: Palette | None, prior: torch.Tensor | None
+) -> RunFolder:
     """A fresh folder; made last of all, so that whatever was wrong before leaves nothing behind."""
     folder = RunFolder.create(
         config.folder,
@@ -206,7 +222,32 @@ def _start_folder(config: PretrainConfig, source: ImageSource, palette: Palette 
     )  # fmt: skip
     if palette is not None:
         write_json(folder.palette, palette.to_dict())
+    if prior is not None:
+        write_bin_prior(folder, prior)
     return folder
+
+
+def _loss_function(painter: Painter) -> Callable[[Batch], Loss]:
+    """From a batch to its loss; the network's forward pass, and only that, runs under autocast."""
+    model, task, compute = painter.model, painter.task, painter.compute
+
+    def loss_of(batch: Batch) -> Loss:
+        inputs, targets = task.split(batch)
+        with compute.autocast():
+            predictions = model(compute.layout(inputs))
+        return task.loss(predictions, targets)
+
+    return loss_of
+
+
+def _within_minutes(config: PretrainConfig, minutes: float, painter: Painter, batches: Batches) -> PretrainConfig:
+    """The settings with as many epochs as fit into the time; what the run's folder says from then on."""
+    if not getattr(painter.task, "trains", True):
+        return config
+    optimizer = _optimizer(config, painter.model, painter.compute)
+    epochs = epochs_within(minutes, painter.model, optimizer, batches, _loss_function(painter), painter.compute)
+    note(f"pretrain: {epochs} epochs fit into {minutes:g} minutes")
+    return replace(config, epochs=epochs, minutes=None)  # the same command gives the same run again
 
 
 def _train(
@@ -219,13 +260,7 @@ def _train(
 ) -> int:
     """Runs the loop; returns the number of epochs behind the best weights."""
     model, task, compute = painter.model, painter.task, painter.compute
-    optimizer = _optimizer(config, model, compute)
-
-    def loss_of(batch: Batch) -> Loss:
-        inputs, targets = task.split(batch)
-        with compute.autocast():
-            predictions = model(compute.layout(inputs))
-        return task.loss(predictions, targets)
+    optimizer, loss_of = _optimizer(config, model, compute), _loss_function(painter)
 
     @torch.inference_mode()
     def validate() -> dict[str, float]:
@@ -264,6 +299,9 @@ def _save_encoder(
     }  # fmt: skip
     if painter.task.palette is not None:
         card |= {"colours": config.colours, "palette_space": config.palette_space}
+    leaks = leaked_labels(config.fusion)
+    if leaks is not None:
+        card["leaks"] = leaks
     save_backbone(painter.model.encoder, folder.encoder, card, config.image_size)
 
 
@@ -301,7 +339,7 @@ def _finish(painter: Painter, judged: ImageSource, shown: torch.Tensor, folder: 
     if not isinstance(painter.task, PaintingTask):
         lines = [f"Run folder: {folder.path}", f"{painter.task.name} paints nothing. Next: pretint probe {folder.path}"]
         return Outcome({"run": str(folder.path), **add_results(folder.path, "colour", [])}, [], lines)
-    entry = measure_colour(painter, judged, "test" if judged.split == "test" else "held-out")
+    entry = measure_colour(painter, judged, "test" if judged.split == "test" else "held-out", read_bin_prior(folder))
     save_pictures(folder, "pictures", shown, painter)
     results = add_results(folder.path, "colour", [entry])
     return Outcome(

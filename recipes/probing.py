@@ -14,7 +14,7 @@ from ..downstream import extract_features, linear_probe
 from ..evaluation import transfer_row, transfer_table
 from ..runtime.results import add_results
 from ..runtime.runlog import note
-from .options import Outcome
+from .options import Outcome, positive
 from .transfer_data import Judged, TransferOptions, open_judged
 
 
@@ -24,11 +24,17 @@ class ProbeConfig(TransferOptions):
 
     Attributes:
         run: the run's folder.
+        grid: pool every stage to so many cells a side too, besides its global average; 1 for the average alone.
         cache: keep features in the cache folder, so that a second probe starts at once.
     """
 
     run: Positional[Path]
+    grid: int = 2
     cache: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "grid")
 
 
 def probe(config: ProbeConfig) -> Outcome:
@@ -49,7 +55,8 @@ def _probe_one(judged: Judged, init: str, config: ProbeConfig) -> dict[str, Any]
     note(f"probe: features of {len(judged.train) + len(judged.test)} images, {init} weights")
     train, test = (
         extract_features(
-            judged.encoders[init], source, device=judged.compute.device, autocast=judged.compute.bf16, cache=cache
+            judged.encoders[init], source, device=judged.compute.device, autocast=judged.compute.bf16,
+            grids=sorted({1, config.grid}), cache=cache,
         )
         for source in (judged.train, judged.test)
     )  # fmt: skip
@@ -60,10 +67,8 @@ def _probe_one(judged: Judged, init: str, config: ProbeConfig) -> dict[str, Any]
     result = linear_probe(arrays, train.labels[ids], test.arrays, test.labels, seed=config.seed)
     return transfer_row(
         data=judged.train.name,
-        pretrained_on=judged.pretrained_on if init == "pretrained" else None,
         protocol="linear",
-        init=init,
-        sees=judged.sees,
+        **judged.marks(init),
         labels=config.labels,
         layer=result.layer,
         seed=config.seed,

@@ -42,17 +42,19 @@ _PAIRED: dict[str, Any] = {
     "data": "cifar10",
     "backbone": "pretint_resunet",
     "width": 16,
+    "depth": 4,
     "epochs": 10,
     "learning_rate": 4e-3,
 }
 
 PRESETS: dict[str, Preset] = {
     "pretint": Preset(
-        "the best recipe found here so far: 24 chroma colours at half resolution, from a residual encoder's two deepest stages",
-        "still being tuned",
+        "the best recipe found here: 24 chroma colours at a quarter of the resolution, read off a residual encoder's two deepest "
+        "stages by 1 × 1 convolutions",
+        "see docs/results.md",
         {
-            "task": "palette", "palette_space": "cbcr", "backbone": "pretint_resunet", "width": 16, "predict_at": 2, "skips": 1,
-            "learning_rate": 4e-3, "batch_size": 128, "epochs": 20,
+            "task": "palette", "palette_space": "cbcr", "backbone": "pretint_resunet", "width": 32, "depth": 4,
+            "decoder": "hypercolumn", "predict_at": 4, "skips": 1, "learning_rate": 4e-3, "batch_size": 128, "epochs": 14,
         },
     ),
     "toronto-cnn": Preset(
@@ -96,7 +98,8 @@ PRESETS: dict[str, Preset] = {
          "epochs": 10},
     ),
     "wallner-full": Preset(
-        "a global vector fused into the bottleneck; here the network's own average, so that no label leaks in; batch 32, 10 epochs",
+        "a global vector fused into the bottleneck; here the network's own average, so that no label leaks in"
+        " (--fusion timm/NAME takes a classifier's output instead); batch 32, 10 epochs",
         "no figure published",
         {**_WALLNER, "backbone": "pretint_wallner_full", "decoder": "wallner-full", "augment": "flip-affine", "batch_size": 32,
          "epochs": 10},
@@ -118,8 +121,8 @@ PRESETS: dict[str, Preset] = {
     "zhang16": Preset(
         "313 ab bins, soft targets of the five nearest, class rebalancing; predicted at half resolution from 32 × 32",
         "no figure published at this size",
-        {"data": "cifar10", "task": "bins", "grey": "lstar", "rebalance": 0.5, "backbone": "pretint_resunet", "width": 24,
-         "predict_at": 2, "epochs": 10, "learning_rate": 4e-3},
+        {"data": "cifar10", "task": "bins", "grey": "lstar", "rebalance": 0.5, "backbone": "pretint_resunet", "width": 32,
+         "depth": 4, "predict_at": 2, "epochs": 10, "learning_rate": 4e-3},
     ),
     "split-brain": Preset(
         "two half-width encoders: 313 ab bins from L*, 50 levels of L* from ab, at half resolution",

@@ -8,7 +8,7 @@ from pathlib import Path
 from ..backbones import CHROMA_SPACES, SMALLEST_SIZE, STEMS, check_backbone_name
 from ..colour import GREY_FORMULAS, PALETTE_SPACES
 from ..data import AUGMENTATIONS
-from ..pretext import DECODERS, DECODES, LOSSES, PREDICT_AT, task_names
+from ..pretext import DECODERS, DECODES, LOSSES, PREDICT_AT, check_fuses, full_fusion_name, leaked_labels, task_names
 from ..runtime.errors import ArgumentError, UnknownNameError
 from ..runtime.loop import SCHEDULES
 from .options import DataOptions, MachineOptions, check_seed, not_negative, positive
@@ -41,6 +41,7 @@ class PretrainConfig(MachineOptions, DataOptions):
         backbone: an encoder's name (see pretint backbones).
         out: the run's folder; runs/DATA-TASK by default.
         epochs: passes over the training images.
+        minutes: train as many epochs as fit into this time instead, by the speed of the first steps; at least one.
         width: channels of the first stage, for our own encoders.
         depth: number of stages, for our own encoders.
         blocks: residual blocks a stage, for pretint_resunet.
@@ -68,6 +69,9 @@ class PretrainConfig(MachineOptions, DataOptions):
         contrast_temperature: τ of the contrast, above 0.
         predict_at: 1, 2 or 4: predict at full, half or quarter resolution.
         decoder: unet, or that of a published system (see pretint presets).
+        fusion: what is fused into the deepest feature map: average (its own, over the whole picture), or timm/NAME: what that
+            frozen classifier, trained on labels, makes of the grey picture. By default nothing; for decoder wallner-full average.
+        fusion_weights: the classifier's weights, a .safetensors file or a folder with model.safetensors; by default timm's own.
         skips: encoder levels above the deepest that the decoder sees; all by default.
         batch_size: images a step.
         accumulate: batches whose gradients are added up before a step.
@@ -93,6 +97,7 @@ class PretrainConfig(MachineOptions, DataOptions):
     backbone: str = "pretint_unet"
     out: Path | None = None
     epochs: int = 30
+    minutes: float | None = None
     width: int | None = None
     depth: int | None = None
     blocks: int | None = None
@@ -120,6 +125,8 @@ class PretrainConfig(MachineOptions, DataOptions):
     contrast_temperature: float = 0.1
     predict_at: int = 1
     decoder: str = "unet"
+    fusion: str | None = None
+    fusion_weights: Path | None = None
     skips: int | None = None
     batch_size: int = 256
     accumulate: int = 1
@@ -141,7 +148,7 @@ class PretrainConfig(MachineOptions, DataOptions):
         names = task_names(self.task)
         check_backbone_name(self.backbone)
         positive(
-            self, "epochs", "width", "depth", "blocks", "batch_size", "accumulate", "learning_rate", "clip", "patience",
+            self, "epochs", "minutes", "width", "depth", "blocks", "batch_size", "accumulate", "learning_rate", "clip", "patience",
             "paint_every", "limit", "input_std", "contrast_temperature", "soft_sigma",
         )  # fmt: skip
         for name, known in _CHOICES.items():
@@ -167,6 +174,11 @@ class PretrainConfig(MachineOptions, DataOptions):
         check_seed(self.seed)
         if "contrast" in names and self.batch_size < 2:
             raise ArgumentError(f"--batch-size: {self.batch_size} must be at least 2; contrast compares pictures.")
+        if self.fusion is not None:
+            check_fuses(self.decoder)
+            object.__setattr__(self, "fusion", full_fusion_name(self.fusion))
+        if self.fusion_weights is not None and leaked_labels(self.fusion) is None:
+            raise ArgumentError("--fusion-weights: there is no classifier to load; name it by --fusion timm/NAME.")
         if self.resume and self.overwrite:
             raise ArgumentError("--resume and --overwrite can't both be meant; give one of them.")
 

@@ -15,8 +15,8 @@ from .files import read_json, write_json
 
 SCHEMA_VERSION = 1
 IDENTITY = {
-    "colour": ("data", "split", "palette", "resolution"),
-    "transfer": ("data", "pretrained_on", "protocol", "init", "labels", "seed"),
+    "colour": ("data", "split", "palette", "resolution", "decode", "temperature", "saturation"),
+    "transfer": ("data", "pretrained_on", "protocol", "init", "labels", "seed", "sees"),
 }
 
 Entry = dict[str, Any]

@@ -6,6 +6,7 @@
     metrics.csv      one row an epoch                                 results.json     what was measured
     checkpoints/     last and best                                    palette.json    the palette of a palette task
     encoder/         the encoder folder that other projects load      tensorboard/     event files
+    chroma.json      the training pictures' share of each ab bin
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from .files import read_json, write_json
 
 FORMAT_VERSION = 1
 _CONTENTS = (
-    "checkpoints", "config.json", "encoder", "figures", "metrics.csv", "palette.json",
+    "checkpoints", "chroma.json", "config.json", "encoder", "figures", "metrics.csv", "palette.json",
     "report.html", "results.json", "tensorboard",
 )  # fmt: skip
 
@@ -55,6 +56,10 @@ class RunFolder:
     @property
     def palette(self) -> Path:
         return self.path / "palette.json"
+
+    @property
+    def chroma(self) -> Path:
+        return self.path / "chroma.json"
 
     @property
     def metrics(self) -> Path:

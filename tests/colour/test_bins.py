@@ -10,8 +10,19 @@ import torch
 from scipy.spatial import ConvexHull
 from skimage.color import rgb2lab
 
+import pretint.colour.bins as bins_module
 import pretint.colour.palette as palette_module
-from pretint.colour import Palette, ab_bins, bin_palette, build_palette, grey_levels, rgb_to_lab, to_uint8
+from pretint.colour import (
+    Palette,
+    ab_bins,
+    bin_palette,
+    bin_prior,
+    build_palette,
+    grey_levels,
+    nearest_bin,
+    rgb_to_lab,
+    to_uint8,
+)
 from pretint.data import make_toy
 from pretint.runtime.errors import ArgumentError, UnknownNameError
 
@@ -83,6 +94,31 @@ def test_labels_are_the_nearest_bins(bins):
     assert rounded.all(-1).mean() > 0.9
 
 
+def test_the_nearest_bin_of_a_chroma_is_its_colours_label(bins):
+    pictures = torch.randint(0, 256, (4, 3, 200, 200), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(nearest_bin(rgb_to_lab(pictures)[:, 1:]), bins.labels(pictures))
+
+
+def test_chromas_that_no_display_shows_have_a_bin_too():
+    ab = torch.tensor([[-300.0, 300.0], [0.0, 130.0], [100.0, -108.0], [0.0, 0.0]])
+    found = ab_bins()[nearest_bin(ab.t().reshape(1, 2, 2, 2)).flatten()]
+    distances = (ab_bins() - (ab.clamp(-130, 130) / 10).round()[:, None] * 10).norm(dim=-1)
+    torch.testing.assert_close((found - (ab.clamp(-130, 130) / 10).round() * 10).norm(dim=-1), distances.amin(1))
+    assert found[3].tolist() == [0, 0]
+
+
+def test_the_prior_alone_is_that_of_the_palette(bins, toy, monkeypatch):
+    prior = bin_prior(lambda: toy.split(7))
+    assert torch.equal(prior, bins.prior)
+    # other processes receive the counts
+    sent = []
+    monkeypatch.setattr(bins_module, "broadcast_from_main", lambda tensor: sent.append(tensor) or tensor)
+    bin_prior(lambda: [toy])
+    monkeypatch.setattr(bins_module, "is_main", lambda: False)
+    monkeypatch.setattr(bins_module, "broadcast_from_main", lambda _: sent.pop(0))
+    assert torch.equal(bin_prior(pytest.fail), prior)
+
+
 def test_prior_and_grey_lookup_are_counted_in_the_pictures(bins, toy):
     labels, levels = bins.labels(toy).flatten(), grey_levels(toy).flatten()
     assert torch.equal(bins.prior, labels.bincount(minlength=313).double() / labels.numel())
@@ -130,3 +166,5 @@ def test_what_does_not_fit_is_refused_in_a_sentence():
         bin_palette(list, "rec602")
     with pytest.raises(ArgumentError, match="no picture"):
         build_palette(list, 4)
+    with pytest.raises(ArgumentError, match="no picture to count colours in"):
+        bin_prior(list)

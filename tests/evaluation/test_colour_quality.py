@@ -6,12 +6,12 @@ import torch
 from skimage.color import deltaE_ciede2000, rgb2lab
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from pretint.colour import Palette, build_palette, luma, to_float, to_uint8
+from pretint.colour import Palette, bin_prior, build_palette, luma, to_float, to_uint8
 from pretint.evaluation import ColourQuality, grey_picture
 from pretint.runtime import ArgumentError, NotFiniteError
 
-LABEL_KEYS = ("cross_entropy_nats", "bits_per_pixel", "top1", "top5")
-PICTURE_KEYS = ("ab_rmse", "delta_e2000", "delta_m3", "psnr", "ssim")
+LABEL_KEYS = ("cross_entropy_nats", "bits_per_pixel", "top1", "top5", "class_balanced_top1")
+PICTURE_KEYS = ("ab_rmse", "auc", "auc_rebalanced", "delta_e2000", "delta_m3", "psnr", "ssim")
 
 
 @pytest.fixture(scope="module")
@@ -208,6 +208,16 @@ def test_any_batching_and_merging_gives_the_same_numbers(true, painted, palette,
         assert results.keys() == whole.keys()
         for key, value in whole.items():
             assert results[key] == (pytest.approx(value, rel=1e-6) if isinstance(value, float) else value), key
+
+
+def test_counting_never_waits_for_the_device(true, painted, palette, logits):
+    # a meta tensor has a shape and no values: to look at one is an error, as it would be a wait on a GPU
+    quality = ColourQuality(palette, bin_prior(lambda: [true]), class_count=2)
+    classes = torch.zeros(len(true), dtype=torch.int64)
+    for fine in (logits, logits[..., ::2, ::2]):
+        quality.update(*(x.to("meta") for x in (painted, true, fine)), classes=classes.to("meta"))
+    with pytest.raises(NotImplementedError, match="meta"):
+        quality.compute()
 
 
 def test_what_does_not_apply_is_none(true):

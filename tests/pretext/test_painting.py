@@ -8,8 +8,21 @@ from torch import nn
 
 from pretint.backbones import Preprocess, create_backbone
 from pretint.colour import Palette, ab_bins, luma, rgb_to_ycbcr
-from pretint.data import TensorSource
-from pretint.pretext import ABBins, Decoding, LabRegression, Painter, PaletteTask, RGBRegression, Task, build_model
+from pretint.data import Batch, TensorSource
+from pretint.pretext import (
+    ABBins,
+    Autoencoder,
+    Decoding,
+    LabRegression,
+    Painter,
+    PaletteTask,
+    RGBRegression,
+    SplitBrain,
+    SuperResolution,
+    Task,
+    build_model,
+)
+from pretint.pretext.contract import network_input
 from pretint.runtime.device import Compute
 from pretint.runtime.errors import ArgumentError
 
@@ -127,6 +140,49 @@ def test_bf16_predictions_come_back_in_float32_and_near(tints):
     assert 0 < float((half - full).norm() / full.norm()) < 0.05
 
 
+def _full_palette() -> Palette:
+    colours = torch.tensor([[0.1, 0.1, 0.1], [0.9, 0.2, 0.2]])
+    return Palette("rgb", colours, torch.full((2,), 0.5, dtype=torch.float64), torch.ones(256, 2, dtype=torch.float64))
+
+
+def test_painting_makes_no_targets(tints, monkeypatch):
+    rgb, batch = _pictures(), Batch(_pictures(), torch.arange(2))
+    pair = Preprocess(3, chroma="cbcr")
+    tasks = [
+        *_tasks(tints),
+        Autoencoder(GREY),
+        SplitBrain(pair, tints),
+        SuperResolution(Preprocess(3), _full_palette()),
+    ]
+    for task in tasks:
+        wanted = task.split(batch)[0]
+        monkeypatch.setattr(task, "split", lambda _: pytest.fail("targets were made"))
+        assert torch.equal(network_input(task, rgb), wanted), task.name
+    assert torch.isfinite(_painter(tasks[4]).predict(rgb)).all()
+
+
+class _Plain:
+    """A task of one's own that has no more than it must."""
+
+    name, views, in_chans, out_chans, predict_at, grey, palette = "plain", 1, 1, 3, 1, "rec601", None
+
+    def split(self, batch: Batch):
+        return GREY(batch.rgb), batch.rgb.float()
+
+    def loss(self, predictions, targets):
+        raise NotImplementedError
+
+    def paint(self, predictions, rgb):
+        return predictions.sigmoid()
+
+
+def test_a_task_that_only_splits_is_painted_as_well():
+    rgb, task = _pictures(), _Plain()
+    painter = _painter(task)
+    torch.testing.assert_close(painter.predict(rgb), painter.model(GREY(rgb)))
+    assert painter.paint(rgb).shape == rgb.shape
+
+
 # Pictures of any size
 
 SIZES = [(8, 8), (16, 16), (50, 7), (33, 64), (200, 120), (1, 1), (3, 40), (1, 300)]
@@ -196,6 +252,26 @@ def test_colourize_at_the_trained_size_is_painting(tints):
     picture = _pictures(1)
     difference = painter.colourize(picture[0], 16).int() - painter.paint(picture)[0].int()
     assert difference.abs().max() <= 1
+
+
+def test_a_picture_is_predicted_once_and_painted_in_many_ways(tints):
+    painter = _painter(PaletteTask(GREY, tints, predict_at=2))
+    picture = _pictures(1, 50, 35)[0]
+    seen: list[int] = []
+    painter.model.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
+    photograph = painter.look_at(picture, 16)
+    ways = [None, Decoding("mode"), Decoding("sample", 1.0), Decoding("annealed", 0.1, saturation=0.5)]
+    painted = [photograph.painted(way) for way in ways]
+    sure = photograph.confidence()
+    assert seen == [1]
+    for way, picture_painted in zip(ways, painted, strict=True):
+        painter.decoding = way
+        assert torch.equal(picture_painted, painter.colourize(picture, 16))
+    assert len({picture_painted.numpy().tobytes() for picture_painted in painted}) == 4
+    assert sure.shape == (50, 35)
+    # at the size that the network sees, both ways to ask for confidence are one
+    small = _pictures(1)
+    torch.testing.assert_close(painter.look_at(small[0], 16).confidence(), painter.confidence(small)[0, 0])
 
 
 def test_grey_pictures_and_colour_pictures_of_the_same_grey_come_out_alike(tints):
@@ -328,6 +404,8 @@ def test_what_needs_a_distribution_is_refused_for_other_tasks():
     for ask in (painter.confidence, lambda rgb: painter.temperature_sweep(rgb, [0.5])):
         with pytest.raises(ArgumentError, match="lab-regression predicts no distribution over colours"):
             ask(_pictures())
+    with pytest.raises(ArgumentError, match="lab-regression paints in its own way alone; leave them out"):
+        painter.check_told()
 
 
 def test_bins_are_painted_at_a_quarter_of_the_size_with_the_pictures_luma():

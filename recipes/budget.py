@@ -1,0 +1,50 @@
+"""How many epochs fit into so many minutes? Measured on a few steps, before the run begins."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from statistics import median
+
+import torch
+
+from ..data import Batch, Batches
+from ..pretext import PretextModel
+from ..runtime.device import Compute
+from ..runtime.loop import Loss
+
+_WARM_UP, _STEPS, _SECONDS = 3, 20, 10.0
+
+
+def epochs_within(
+    minutes: float,
+    model: PretextModel,
+    optimizer: torch.optim.Optimizer,
+    batches: Batches,
+    loss_of: Callable[[Batch], Loss],
+    compute: Compute,
+) -> int:
+    """Whole epochs that training is going to do in that time, at least one; validation and painting come on top.
+
+    The model comes back with the weights and running statistics that it came with; the optimiser is used up.
+    """
+    kept = {name: value.clone() for name, value in model.state_dict().items()}
+    model.train()
+    seconds: list[float] = []
+    started = last = time.perf_counter()
+    for step, batch in enumerate(batches.epoch(0)):
+        numerator, denominator = loss_of(batch)
+        optimizer.zero_grad(set_to_none=True)
+        (numerator / denominator.clamp_min(1)).backward()
+        optimizer.step()
+        if compute.device.type == "cuda":
+            torch.cuda.synchronize(compute.device)
+        now = time.perf_counter()
+        seconds.append(now - last)
+        last = now
+        if step + 1 >= _WARM_UP + _STEPS or now - started > _SECONDS:
+            break
+    model.load_state_dict(kept)
+    model.zero_grad(set_to_none=True)
+    each = median(seconds[_WARM_UP:] or seconds)
+    return max(1, int(60 * minutes / (each * len(batches))))

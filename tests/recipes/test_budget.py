@@ -1,0 +1,66 @@
+"""A run in minutes: as many epochs as fit, and otherwise the run that those epochs make."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from pretint.data import Batch, Batches, make_toy
+from pretint.recipes import pretrain
+from pretint.recipes.budget import epochs_within
+from pretint.recipes.opening import read_settings
+from pretint.runtime.device import Compute
+from pretint.runtime.errors import ArgumentError
+from pretint.runtime.loop import Loss
+from pretint.runtime.runfolder import RunFolder
+from pretint.runtime.tensors import read_tensors
+
+from .conftest import small_config
+
+
+class Clock:
+    """Stands in for the time module: each step takes as long as it is told."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize(("minutes", "epochs"), [(1.0, 3), (0.99, 2), (10.0, 30), (0.01, 1)])
+def test_epochs_are_the_time_over_the_steps_duration(monkeypatch, minutes, epochs):
+    clock = Clock()
+    monkeypatch.setattr("pretint.recipes.budget.time", clock)
+    model = nn.Sequential(nn.Conv2d(3, 1, 1), nn.BatchNorm2d(1))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+
+    def loss_of(batch: Batch) -> Loss:
+        clock.now += 2.0  # ten steps an epoch: 20 seconds
+        return Loss.mean_of(model(batch.rgb.float()).square())
+
+    batches = Batches(make_toy("train", n=80), 8, seed=0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    compute = Compute(torch.device("cpu"), bf16=False)
+    assert epochs_within(minutes, model, optimizer, batches, loss_of, compute) == epochs
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_run_in_minutes_is_the_run_of_as_many_epochs(small_data: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("pretint.recipes.pretraining.epochs_within", lambda *_: 2)
+    config = small_config(small_data, tmp_path / "minutes", epochs=30, minutes=1.0)
+    pretrain(config)
+    saved = read_settings(RunFolder.open(config.folder))
+    assert (saved.epochs, saved.minutes) == (2, None)
+    pretrain(replace(config, out=tmp_path / "epochs", epochs=2, minutes=None))
+    runs = [read_tensors(tmp_path / name / "encoder" / "model.safetensors") for name in ("minutes", "epochs")]
+    assert all(torch.equal(runs[0][name], runs[1][name]) for name in runs[0])
+
+
+def test_no_time_is_refused(small_data: Path, tmp_path: Path):
+    with pytest.raises(ArgumentError, match="--minutes"):
+        small_config(small_data, tmp_path / "run", minutes=0.0)

@@ -1,0 +1,45 @@
+"""What a probe looks at: averages and grids of every stage, and of a pair either half alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pretint.recipes import ProbeConfig, pretrain, probe
+from pretint.runtime.errors import ArgumentError, UnknownNameError
+from pretint.runtime.results import read_results
+
+from .conftest import small_config
+
+
+@pytest.fixture(scope="module")
+def pair_run(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "pair"
+    pretrain(small_config(small_data, out, task="contrast", backbone="pretint_cnn", epochs=1, width=4))
+    return out
+
+
+def test_grids_stand_beside_averages(small_run: Path):
+    outcome = probe(ProbeConfig(run=small_run, grid=3, control=False, cache=False, precision="fp32"))
+    rows = [row for row in outcome.results["transfer"] if row["init"] == "pretrained"]
+    stages = [f"stage{i}" for i in range(3)]
+    assert list(rows[0]["per_layer"]) == [*stages, *(f"{name}/3x3" for name in stages), "all", "all/3x3"]
+
+
+def test_a_half_is_judged_beside_random_weights_of_its_own(pair_run: Path):
+    for part in (None, "luma", "chroma"):
+        probe(ProbeConfig(run=pair_run, part=part, grid=1, cache=False, precision="fp32"))
+    rows = read_results(pair_run)["transfer"]
+    assert [(row["init"], row["sees"]) for row in rows] == [
+        (init, sees) for sees in ("luma and chroma", "grey", "chroma") for init in ("pretrained", "random")
+    ]
+
+
+def test_what_has_no_halves_is_refused(small_run: Path):
+    with pytest.raises(ArgumentError, match="pair"):
+        probe(ProbeConfig(run=small_run, part="luma"))
+    with pytest.raises(UnknownNameError, match="--part"):
+        ProbeConfig(run=small_run, part="grey")
+    with pytest.raises(ArgumentError, match="--grid"):
+        ProbeConfig(run=small_run, grid=0)
