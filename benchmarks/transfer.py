@@ -1,107 +1,126 @@
-"""What does the pretext teach? Pretrains, probes and reports runs on a data set, and prints one table.
+"""What does each pretext teach the same encoder in the same time?
 
-The defaults are the first result of docs/results.md: a U-Net encoder on CIFAR-10, five epochs each with 24 RGB colours, 24 chroma
-colours and RGB regression, a linear probe on all labels, and random weights as control. A run that is there already is not made
-again, so the script can be stopped and started.
+Every method trains the encoder of preset `pretint` for so many minutes (as many whole epochs as fit), from grey input unless the
+table says otherwise; then a linear probe reads the classes off the frozen features with all labels. Random weights are the control,
+and training with labels on grey input is the ceiling. Of methods with two encoders both halves together and the luma half alone
+are probed. A run that is there already is not made again, so the script can be stopped and started.
 
-    python benchmarks/transfer.py --data cifar10 --out runs/transfer
+    python benchmarks/transfer.py --data cifar10 --minutes 5 --seeds 0 1 2
+    python benchmarks/transfer.py --data cifar10 --minutes 10 --methods random pretint supervised
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 import tyro
 from machine import describe
 
-from pretint.recipes import PretrainConfig, ProbeConfig, ReportConfig, pretrain, probe, report
-from pretint.recipes.options import plain
+from pretint.recipes import PRESETS, PretrainConfig, ProbeConfig, pretrain, probe
 from pretint.runtime.results import read_results
 from pretint.runtime.runfolder import RunFolder
 
-TASKS: dict[str, dict[str, Any]] = {
-    "palette-rgb": {"task": "palette", "palette_space": "rgb"},
-    "palette-cbcr": {"task": "palette", "palette_space": "cbcr"},
-    "rgb-regression": {"task": "rgb-regression"},
-}
+_PIXELS: dict[str, Any] = {k: PRESETS["pretint"].settings[k] for k in ("predict_at", "decoder", "skips")}
+_HALVES: dict[str, Any] = {"width": PRESETS["pretint"].settings["width"] // 2}
+_LAB: dict[str, Any] = {"grey": "lstar", "chroma": "ab"}
+METHODS: dict[str, dict[str, Any]] = {
+    "random": {"task": "random"},
+    "autoencoder": {"task": "autoencoder", **_PIXELS},
+    "rotation": {"task": "rotation"},
+    "rgb-regression": {"task": "rgb-regression", **_PIXELS},
+    "lab-regression": {"task": "lab-regression", "grey": "lstar", **_PIXELS},
+    "palette-rgb": {"task": "palette", "palette_space": "rgb", **_PIXELS},
+    "palette-ab": {"task": "palette", "palette_space": "ab", "grey": "lstar", **_PIXELS},
+    "palette-cbcr": {"task": "palette", "palette_space": "cbcr", **_PIXELS},
+    "bins": {"task": "bins", "grey": "lstar", **_PIXELS},
+    "split-brain": {"task": "split-brain", "palette_space": "ab", **_LAB, **_PIXELS, **_HALVES},
+    "contrast": {"task": "contrast", "augment": "flip-resized-crop", **_HALVES},
+    "palette+contrast": {"task": "palette+contrast", "palette_space": "cbcr", "augment": "flip-resized-crop", **_PIXELS, **_HALVES},
+    "supervised": {"task": "supervised"},
+    "pretint": PRESETS["pretint"].settings,
+}  # fmt: skip
+# what the probed encoder sees -> the part of the run's encoder that it is, for single encoders and for pairs
+INPUTS: tuple[dict[str, str | None], dict[str, str | None]] = (
+    {"grey": None},
+    {"luma and chroma": None, "grey": "luma"},
+)
+_COMMON = ("backbone", "width", "depth", "blocks", "learning_rate", "batch_size", "warmup_epochs")
 
 
 @dataclass(frozen=True)
 class Options:
-    """Transfer of several pretexts.
+    """Transfer of several pretexts at equal time.
 
     Attributes:
         data: labelled data with a train and a test split.
         out: folder of the run folders.
-        backbone: an encoder's name.
-        width: of our own encoders.
-        epochs: of pretraining.
-        seed: of everything random.
+        methods: their names; besides the default ones `pretint`, the preset as it is.
+        minutes: of training for each.
+        seeds: of everything random; each is a run of its own.
     """
 
     data: str = "cifar10"
     out: Path = Path("runs/transfer")
-    backbone: str = "pretint_unet"
-    width: int = 32
-    epochs: int = 5
-    seed: int = 0
+    methods: tuple[str, ...] = tuple(name for name in METHODS if name != "pretint")
+    minutes: float = 5.0
+    seeds: tuple[int, ...] = (0,)
 
 
-def make_run(name: str, settings: dict[str, Any], options: Options) -> Path:
-    folder = options.out / name
-    config = PretrainConfig(
-        data=options.data, backbone=options.backbone, width=options.width, epochs=options.epochs, seed=options.seed,
-        paint_every=1, out=folder, overwrite=True, **settings,
-    )  # fmt: skip
-    finished = (folder / "results.json").exists()
-    if not finished or RunFolder.open(folder).config["settings"] != plain(config):
-        pretrain(config)
-    if not read_results(folder)["transfer"]:
-        probe(ProbeConfig(run=folder, seed=options.seed))
+def make_run(name: str, seed: int, options: Options) -> Path:
+    folder = options.out / f"{name}-{options.minutes:g}min-seed{seed}"
+    common = {k: v for k, v in PRESETS["pretint"].settings.items() if k in _COMMON}
+    if not (folder / "results.json").exists():
+        settings = {**common, **METHODS[name]}
+        pretrain(
+            PretrainConfig(
+                data=options.data, minutes=options.minutes, seed=seed, paint_every=1000, out=folder, overwrite=True, **settings
+            )
+        )  # fmt: skip
+    probed = {row["sees"] for row in read_results(folder)["transfer"]}
+    for sees, part in INPUTS[is_pair(name)].items():
+        if sees not in probed:
+            probe(ProbeConfig(run=folder, part=part, control=False, seed=seed))
     return folder
 
 
-def print_table(folders: list[Path]) -> None:
+def is_pair(name: str) -> bool:
+    return "split-brain" in name or "contrast" in name
+
+
+def print_table(runs: dict[str, list[Path]]) -> None:
     print(describe(), end="\n\n")
-    print(
-        "| run | training | bits/pixel (grey lookup) | ab-RMSE (all grey) | ΔM3 "
-        "| best stage | random | gain | all stages | random | gain |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|---|---|")
-    for path in folders:
-        results = read_results(path)
-        colour = results["colour"][0]
-        rows = {row["init"]: row for row in results["transfer"] if row["protocol"] == "linear"}
-        seconds = sum(row["seconds"] for row in RunFolder.open(path).read_metrics())
-        bits, lookup = (_number(colour.get(key)) for key in ("bits_per_pixel", "grey_lookup_bits_per_pixel"))
-        cells = [path.name, f"{seconds / 60:.1f} min", f"{bits} ({lookup})"]
-        cells += [f"{colour['ab_rmse']:.2f} ({colour['grey_ab_rmse']:.2f})", f"{colour['delta_m3']:.1f}"]
-        for choose in (_best_stage, _all_stages):
-            mine, control = choose(rows["pretrained"]), choose(rows["random"])
-            cells += [f"{100 * mine:.1f} %", f"{100 * control:.1f} %", f"{100 * (mine - control):+.1f}"]
-        print(f"| {' | '.join(cells)} |")
+    print("| method | encoder sees | epochs | training | best stage | all stages | all stages, 2 × 2 | headline |")
+    print("|---|---|---|---|---|---|---|---|")
+    for name, folders in runs.items():
+        for sees, part in INPUTS[is_pair(name)].items():
+            rows = [next(row for row in read_results(folder)["transfer"] if row["sees"] == sees) for folder in folders]
+            metrics = [RunFolder.open(folder).read_metrics() for folder in folders]
+            cells = [f"{name}, {part} half" if part else name, sees]
+            cells += [f"{fmean(len(m) for m in metrics):.0f}"]
+            cells += [f"{fmean(sum(row['seconds'] for row in m) for m in metrics) / 60:.1f} min"]
+            cells += [_spread([_layer(row, which) for row in rows]) for which in ("stage", "all", "all/2x2")]
+            print(f"| {' | '.join([*cells, _spread([row['top1'] for row in rows])])} |")
 
 
-def _best_stage(row: dict[str, Any]) -> float:
-    """Test accuracy of the single stage that was best on held-out training images."""
-    stages = [layer for name, layer in row["per_layer"].items() if name != "all"]
+def _layer(row: dict[str, Any], which: str) -> float:
+    """Test accuracy of a layer; of the single stages, of the one that was best on held-out training images."""
+    if which != "stage":
+        return row["per_layer"][which]["test_top1"]
+    stages = [layer for name, layer in row["per_layer"].items() if name.startswith("stage") and "/" not in name]
     return max(stages, key=lambda layer: layer["validation_top1"])["test_top1"]
 
 
-def _all_stages(row: dict[str, Any]) -> float:
-    return row["per_layer"]["all"]["test_top1"]
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
+def _spread(values: list[float]) -> str:
+    spread = f" ± {100 * stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{100 * fmean(values):.1f}{spread}"
 
 
 def main(options: Options) -> None:
-    folders = [make_run(name, settings, options) for name, settings in TASKS.items()]
-    report(ReportConfig(runs=tuple(folders), out=options.out / "report.html"))
-    print_table(folders)
+    runs = {name: [make_run(name, seed, options) for seed in options.seeds] for name in options.methods}
+    print_table(runs)
 
 
 if __name__ == "__main__":
