@@ -1,6 +1,7 @@
 """How good is the colour, and how much did painting teach the encoder? Metrics, tables, figures, the report page."""
 
-from .colour_quality import ColourQuality, grey_picture
+from .baselines import grey_picture
+from .colour_quality import ColourQuality
 from .figures import confusion_matrix, depth_curves, loss_curves
 from .report import ReportRun, render_report, write_report
 from .sheet import contact_sheet

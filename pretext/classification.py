@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
@@ -15,9 +14,9 @@ from ..colour import Palette, PixelWeights, SoftLabels, bin_palette, build_palet
 from ..data import Batch
 from ..runtime.errors import ArgumentError
 from ..runtime.loop import Loss
+from .cross_entropy import PixelTargets, pixel_cross_entropy, soft_cross_entropy
 from .decoding import Decoding, decode, with_more_chroma
 from .resolution import check_predict_at, enlarge, shrink
-from .soft_targets import PixelTargets, soft_cross_entropy
 
 PictureBatches = Callable[[], Iterable[UInt8[Tensor, "_ 3 _ _"]]]
 
@@ -101,9 +100,7 @@ class PaletteTask:
         """Cross-entropy in nats, a mean over the pixels that count."""
         if isinstance(targets, PixelTargets):
             return soft_cross_entropy(predictions, targets, self.label_smoothing)
-        # reduction="none" and our own sum: the fused mean over pixels has no deterministic kernel on CUDA
-        each = F.cross_entropy(predictions.float(), targets, reduction="none", label_smoothing=self.label_smoothing)
-        return Loss.mean_of(each)
+        return Loss.mean_of(pixel_cross_entropy(predictions, targets, self.label_smoothing))
 
     def expected_colour(
         self, logits: Float[Tensor, "b k h w"], decoding: Decoding | None = None

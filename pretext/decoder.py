@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..runtime.errors import ArgumentError
-from .operations import Fusion, Scene
+from .operations import Fusion, Scene, join_channels
 
 
 def check_skips(skips: int | None) -> None:
@@ -39,7 +38,7 @@ class UpBlock(nn.Module):
         x = self.reduce(x)
         if x.shape[-2:] != size:
             x = F.interpolate(x, size=size, mode="nearest")
-        return self.conv(x if skip is None else torch.cat([x, skip], dim=1))
+        return self.conv(x if skip is None else join_channels(x, skip))
 
 
 class PyramidDecoder(nn.Module):

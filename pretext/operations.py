@@ -86,6 +86,18 @@ def fit(x: Float[Tensor, "b c _ _"], inputs: Float[Tensor, "b _ h w"], reduction
     return x if x.shape[-2:] == (height, width) else F.interpolate(x, size=(height, width), mode="nearest")
 
 
+def join_channels(x: Float[Tensor, "b c h w"], other: Float[Tensor, "b c2 h w"]) -> Float[Tensor, "b c3 h w"]:
+    """Two maps as one with the channels of both, in the first one's precision: the network's input stays float32 under autocast,
+    and would make all of the map so.
+
+    Maps in channels_last are joined along their last axis in memory, where torch joins runs of channels and not single numbers.
+    """
+    other = other.to(x.dtype)
+    if x.is_contiguous(memory_format=torch.channels_last):
+        return torch.cat([x.permute(0, 2, 3, 1), other.permute(0, 2, 3, 1)], dim=3).permute(0, 3, 1, 2)
+    return torch.cat([x, other], dim=1)
+
+
 class _Fit(SceneLayer):
     def __init__(self, reduction: int):
         super().__init__()
@@ -154,7 +166,7 @@ class _Join(SceneLayer):
 
     def forward(self, x: Tensor, scene: Scene) -> Tensor:
         other = scene.inputs if self.level is None else fit(scene.maps[self.level], scene.inputs, self.reduction)
-        return torch.cat([x, other], dim=1)
+        return join_channels(x, other)
 
 
 @dataclass(frozen=True)

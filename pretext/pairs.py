@@ -15,6 +15,7 @@ from ..data import Batch
 from ..runtime.errors import ArgumentError
 from ..runtime.loop import Loss
 from .classification import PaletteTask, PictureBatches
+from .cross_entropy import pixel_cross_entropy
 from .decoding import Decoding
 from .heads import Half, HalfHead, Heads, ProjectionHead
 from .model import HeadSettings, pixel_head
@@ -75,7 +76,7 @@ class SplitBrain:
         return self.inputs(batch.rgb), (self.palette.labels(small), level)
 
     def loss(self, predictions: tuple[Tensor, Tensor], targets: tuple[Tensor, Tensor]) -> Loss:
-        each = [F.cross_entropy(p.float(), t, reduction="none") for p, t in zip(predictions, targets, strict=True)]
+        each = [pixel_cross_entropy(p, t) for p, t in zip(predictions, targets, strict=True)]
         return Loss.mean_of(each[0] + each[1])
 
     def colour_prediction(self, predictions: tuple[Tensor, Tensor]) -> Tensor:

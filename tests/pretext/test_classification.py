@@ -15,7 +15,7 @@ from pretint.backbones import Preprocess
 from pretint.colour import Palette, ab_bins, class_weights, smoothed_prior
 from pretint.data import Batch
 from pretint.pretext import ABBins, PaletteTask, Task, create_task, list_tasks
-from pretint.pretext.soft_targets import PixelTargets, soft_cross_entropy
+from pretint.pretext.cross_entropy import PixelTargets, soft_cross_entropy
 from pretint.runtime.errors import ArgumentError
 from pretint.runtime.loop import Loss
 

@@ -1,10 +1,11 @@
-"""What does a prediction cost when a pixel may be several colours at once, and pixels count differently?"""
+"""What does a prediction cost: for pixels of one colour each, and when a pixel may be several and pixels count differently?"""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
@@ -27,6 +28,25 @@ class PixelTargets(NamedTuple):
     counted: Bool[Tensor, " b"] | None = None
 
 
+def pixel_cross_entropy(
+    logits: Float[Tensor, "b k h w"], labels: Int64[Tensor, "b h w"], smoothing: float = 0.0
+) -> Float32[Tensor, "b h w"]:
+    """The cross-entropy of every pixel with its label, in nats; no mean, since a fused one over pixels has no deterministic kernel
+    on CUDA.
+
+    Args:
+        logits: any precision; scored in float32.
+        labels: one colour a pixel.
+        smoothing: this part of each label is spread evenly over all k colours (Szegedy et al. 2016, section 7).
+    """
+    if logits.is_contiguous(memory_format=torch.channels_last):
+        # as rows they need no copy: the colours of a pixel lie side by side
+        rows = logits.permute(0, 2, 3, 1).flatten(0, 2).float()
+        each = F.cross_entropy(rows, labels.flatten(), reduction="none", label_smoothing=smoothing)
+        return each.view(labels.shape)
+    return F.cross_entropy(logits.float(), labels, reduction="none", label_smoothing=smoothing)
+
+
 def soft_cross_entropy(logits: Float[Tensor, "b k h w"], targets: PixelTargets, smoothing: float = 0.0) -> Loss:
     """Σ w · H(target, softmax(logits)) over the pixels that count, and how many those are.
 
@@ -37,7 +57,7 @@ def soft_cross_entropy(logits: Float[Tensor, "b k h w"], targets: PixelTargets, 
     Args:
         logits: any precision; scored in float32.
         targets: no (b, k, h, w) of targets is made of them: the n shares are enough.
-        smoothing: this part of a target is spread evenly over all k colours (Szegedy et al. 2016, section 7).
+        smoothing: as in :func:`pixel_cross_entropy`.
     """
     each = _cross_entropy(logits, targets, smoothing)
     if targets.weights is not None:
