@@ -6,7 +6,7 @@ and training with labels on grey input is the ceiling. Of methods with two encod
 are probed. A run that is there already is not made again, so the script can be stopped and started.
 
     python benchmarks/transfer.py --data cifar10 --minutes 5 --seeds 0 1 2
-    python benchmarks/transfer.py --data cifar10 --minutes 10 --methods random pretint supervised
+    python benchmarks/transfer.py --data cifar10 --minutes 10 --methods random pretint --grid 4
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 import tyro
 from machine import describe
 
+from pretint.evaluation.tables import percent_text
 from pretint.recipes import PRESETS, PretrainConfig, ProbeConfig, pretrain, probe
 from pretint.runtime.results import read_results
 from pretint.runtime.runfolder import RunFolder
@@ -60,6 +61,7 @@ class Options:
         methods: their names; besides the default ones `pretint`, the preset as it is.
         minutes: of training for each.
         seeds: of everything random; each is a run of its own.
+        grid: cells a side that stages are pooled to, besides their global averages.
     """
 
     data: str = "cifar10"
@@ -67,6 +69,12 @@ class Options:
     methods: tuple[str, ...] = tuple(name for name in METHODS if name != "pretint")
     minutes: float = 5.0
     seeds: tuple[int, ...] = (0,)
+    grid: int = 2
+
+    @property
+    def hypercolumn(self) -> str:
+        """The layer of all stages, pooled to the grid."""
+        return f"all/{self.grid}x{self.grid}"
 
 
 def make_run(name: str, seed: int, options: Options) -> Path:
@@ -79,10 +87,11 @@ def make_run(name: str, seed: int, options: Options) -> Path:
                 data=options.data, minutes=options.minutes, seed=seed, paint_every=1000, out=folder, overwrite=True, **settings
             )
         )  # fmt: skip
-    probed = {row["sees"] for row in read_results(folder)["transfer"]}
+    rows = read_results(folder)["transfer"]
+    probed = {row["sees"] for row in rows if options.hypercolumn in row["per_layer"]}
     for sees, part in INPUTS[is_pair(name)].items():
         if sees not in probed:
-            probe(ProbeConfig(run=folder, part=part, control=False, seed=seed))
+            probe(ProbeConfig(run=folder, part=part, grid=options.grid, control=False, seed=seed))
     return folder
 
 
@@ -90,9 +99,10 @@ def is_pair(name: str) -> bool:
     return "split-brain" in name or "contrast" in name
 
 
-def print_table(runs: dict[str, list[Path]]) -> None:
+def print_table(runs: dict[str, list[Path]], options: Options) -> None:
     print(describe(), end="\n\n")
-    print("| method | encoder sees | epochs | training | best stage | all stages | all stages, 2 × 2 | headline |")
+    grid = f"all stages, {options.grid} × {options.grid}"
+    print(f"| method | encoder sees | epochs | training | best stage | all stages | {grid} | headline |")
     print("|---|---|---|---|---|---|---|---|")
     for name, folders in runs.items():
         for sees, part in INPUTS[is_pair(name)].items():
@@ -101,7 +111,7 @@ def print_table(runs: dict[str, list[Path]]) -> None:
             cells = [f"{name}, {part} half" if part else name, sees]
             cells += [f"{fmean(len(m) for m in metrics):.0f}"]
             cells += [f"{fmean(sum(row['seconds'] for row in m) for m in metrics) / 60:.1f} min"]
-            cells += [_spread([_layer(row, which) for row in rows]) for which in ("stage", "all", "all/2x2")]
+            cells += [_spread([_layer(row, which) for row in rows]) for which in ("stage", "all", options.hypercolumn)]
             print(f"| {' | '.join([*cells, _spread([row['top1'] for row in rows])])} |")
 
 
@@ -114,13 +124,12 @@ def _layer(row: dict[str, Any], which: str) -> float:
 
 
 def _spread(values: list[float]) -> str:
-    spread = f" ± {100 * stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{100 * fmean(values):.1f}{spread}"
+    return percent_text(fmean(values), stdev(values) if len(values) > 1 else None)
 
 
 def main(options: Options) -> None:
     runs = {name: [make_run(name, seed, options) for seed in options.seeds] for name in options.methods}
-    print_table(runs)
+    print_table(runs, options)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from ..runtime.errors import ArgumentError, NotFiniteError
-from .features import is_finite
+from .features import MOST_NUMBERS, is_finite
 
 _CHUNK = 4096  # rows of statistics at a time
 
@@ -91,9 +91,14 @@ def paired_layers(train: Tensor | Mapping[str, Tensor], test: Tensor | Mapping[s
 
 
 def _joined(features: Mapping[str, Tensor]) -> Layers:
-    """For each pooling of two layers or more, the blocks of its layers together."""
+    """For each pooling of two layers or more, the blocks of its layers together; grids only up to `MOST_NUMBERS` in all, since the
+    work grows with the cube of the width."""
     poolings: dict[str, list[Tensor]] = {}
     for layer, x in features.items():
         _, slash, pooling = layer.partition("/")
         poolings.setdefault(f"all{slash}{pooling}", []).append(x)
-    return {name: tuple(blocks) for name, blocks in poolings.items() if len(blocks) > 1}
+    return {
+        name: tuple(blocks)
+        for name, blocks in poolings.items()
+        if len(blocks) > 1 and (name == "all" or sum(x.shape[1] for x in blocks) <= MOST_NUMBERS)
+    }

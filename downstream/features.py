@@ -28,7 +28,7 @@ from ..runtime.tensors import read_metadata, read_tensors, tensors_checksum
 # Part of every cache key: a change of the pooling or of the file's form makes old files unreachable rather than wrong.
 _CACHE_FORMAT = 2
 # A stage's grid is made coarser until it has no more numbers than this (Zhang et al. 2016, section 3.2, pool to about 9000).
-_MOST_NUMBERS = 9000
+MOST_NUMBERS = 9000
 
 
 @dataclass(frozen=True)
@@ -196,10 +196,10 @@ def _layer_name(depth: int, grid: int) -> str:
 
 
 def _pooled(stage: Float32[Tensor, "b c h w"], grid: int) -> Float32[Tensor, "b d"]:
-    """The averages of grid × grid cells, or of as many as there are pixels or as `_MOST_NUMBERS` allows."""
+    """The averages of grid × grid cells, or of as many as there are pixels or as `MOST_NUMBERS` allows."""
     if grid == 1:
         return stage.mean((2, 3))
-    most = max(1, math.isqrt(_MOST_NUMBERS // stage.shape[1]))
+    most = max(1, math.isqrt(MOST_NUMBERS // stage.shape[1]))
     cells = [min(grid, most, side) for side in stage.shape[2:]]
     return functional.adaptive_avg_pool2d(stage, cells).flatten(1)
 

@@ -76,8 +76,8 @@ def linear_probe(
 
     Args:
         train_features, test_features: float (n, d) and (m, d), any scale; or dicts of layers. With two layers or more of one
-            pooling, their concatenation is probed too: `"all"`, and `"all/2x2"` of the layers whose names end in /2x2. Layers
-            are standardised by their training images.
+            pooling, their concatenation is probed too: `"all"`, and `"all/2x2"` of the layers whose names end in /2x2, as long
+            as that has at most 9000 columns. Layers are standardised by their training images.
         train_labels, test_labels: integers from 0, (n,) and (m,), tensor or array.
         learning_rates: peak rates in units of the curvature (`_Trainer.fit`), so that one grid fits any features.
         weight_decays: λ of mean cross-entropy + λ/2·‖W‖², W in standardised features, bias free (1/(C·n)).

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from statistics import median
+from statistics import fmean
 
 import torch
+from torch import nn
 
 from ..data import Batch, Batches
 from ..pretext import PretextModel
 from ..runtime.device import Compute
 from ..runtime.loop import Loss
 
-_WARM_UP, _STEPS, _SECONDS = 3, 20, 10.0
+_WARM_UP, _SECONDS = 3, 10.0
 
 
 def epochs_within(
@@ -36,15 +37,16 @@ def epochs_within(
         numerator, denominator = loss_of(batch)
         optimizer.zero_grad(set_to_none=True)
         (numerator / denominator.clamp_min(1)).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         if compute.device.type == "cuda":
             torch.cuda.synchronize(compute.device)
         now = time.perf_counter()
         seconds.append(now - last)
         last = now
-        if step + 1 >= _WARM_UP + _STEPS or now - started > _SECONDS:
+        if now - started > _SECONDS and step >= _WARM_UP:
             break
     model.load_state_dict(kept)
     model.zero_grad(set_to_none=True)
-    each = median(seconds[_WARM_UP:] or seconds)
+    each = fmean(seconds[_WARM_UP:] or seconds)
     return max(1, int(60 * minutes / (each * len(batches))))

@@ -13,6 +13,7 @@ from sklearn.metrics import confusion_matrix, top_k_accuracy_score
 from sklearn.preprocessing import StandardScaler
 
 from pretint.downstream import linear_probe
+from pretint.downstream.axes import paired_layers
 from pretint.runtime import ArgumentError, NotFiniteError
 
 
@@ -135,6 +136,13 @@ def test_layers_of_one_pooling_are_joined_with_each_other_only(train, test):
         learning_rates=[0.3], weight_decays=[1e-3], epochs=1,
     )  # fmt: skip
     assert result.per_layer["all/2x2"] == apart.per_layer["all/2x2"]
+
+
+def test_grids_too_wide_to_be_joined_stay_apart():
+    joined = paired_layers(*2 * [{f"{stage}{grid}": torch.zeros(1, 4501) for stage in "ab" for grid in ("", "/8x8")}])[
+        0
+    ]
+    assert list(joined) == ["a", "a/8x8", "b", "b/8x8", "all"]
 
 
 def test_all_layers_together_use_what_no_single_one_holds():
