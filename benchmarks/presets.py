@@ -16,6 +16,7 @@ from typing import Any
 
 import tyro
 from machine import describe
+from seeds_questions.tables import beside, measure, table
 
 from pretint.recipes import PRESETS, preset_config, pretrain
 from pretint.runtime.results import read_results
@@ -61,42 +62,34 @@ def make_run(name: str, options: Options) -> Path:
     return folder
 
 
-def line(name: str, folder: Path) -> str:
+def cells(name: str, folder: Path) -> list[str]:
     entries: list[dict[str, Any]] = read_results(folder)["colour"]
     rows = RunFolder.open(folder).read_metrics()
-    cells = [f"`{name}`", PRESETS[name].expected, str(len(rows)), f"{sum(row['seconds'] for row in rows):.0f} s"]
     colour = entries[0] if entries else {}
-    cells += [
-        f"{_number(colour, 'cross_entropy_nats', 3)} ({_number(colour, 'grey_lookup_cross_entropy_nats', 3)})",
-        f"{_percent(colour, 'top1')} ({_percent(colour, 'grey_lookup_top1')})",
-        _number(colour, "bits_per_pixel", 3),
-        f"{_number(colour, 'ab_rmse', 2)} ({_number(colour, 'grey_ab_rmse', 2)})",
-        _number(colour, "delta_e2000", 2),
-        _number(colour, "delta_m3", 1),
-        f"{_number(colour, 'auc', 1)} ({_number(colour, 'grey_auc', 1)})",
-        f"{_number(colour, 'auc_rebalanced', 1)} ({_number(colour, 'grey_auc_rebalanced', 1)})",
+    return [
+        f"`{name}`",
+        PRESETS[name].expected,
+        str(len(rows)),
+        f"{sum(row['seconds'] for row in rows):.0f} s",
+        beside(colour, "cross_entropy_nats", "grey_lookup"),
+        beside(colour, "top1", "grey_lookup"),
+        measure(colour, "bits_per_pixel"),
+        beside(colour, "ab_rmse", "grey"),
+        measure(colour, "delta_e2000"),
+        measure(colour, "delta_m3"),
+        beside(colour, "auc", "grey"),
+        beside(colour, "auc_rebalanced", "grey"),
     ]
-    return f"| {' | '.join(cells)} |"
-
-
-def _number(row: dict[str, Any], key: str, digits: int) -> str:
-    return "–" if row.get(key) is None else f"{row[key]:.{digits}f}"
-
-
-def _percent(row: dict[str, Any], key: str) -> str:
-    return "–" if row.get(key) is None else f"{100 * row[key]:.1f} %"
 
 
 def main(options: Options) -> None:
     folders = {name: make_run(name, options) for name in options.names}
     print(describe(), end="\n\n")
-    print(
-        "| preset | published | epochs | training | nats (grey lookup) | top-1 (grey lookup) | bits/pixel | ab-RMSE (all grey) "
-        "| ΔE2000 | ΔM3 | AuC raw (all grey) | AuC rebalanced (all grey) |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|---|---|---|")
-    for name, folder in folders.items():
-        print(line(name, folder))
+    header = [
+        "preset", "published", "epochs", "training", "nats (grey lookup)", "top-1 (grey lookup)", "bits/pixel",
+        "ab-RMSE (all grey)", "ΔE2000", "ΔM3", "AuC raw (all grey)", "AuC rebalanced (all grey)",
+    ]  # fmt: skip
+    print("\n".join(table(header, [cells(name, folder) for name, folder in folders.items()])))
 
 
 if __name__ == "__main__":

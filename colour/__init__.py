@@ -5,6 +5,7 @@ from .bins import ab_bins, bin_palette, bin_prior, nearest_bin
 from .histogram import Histogram, fit_palette, rgb_histogram
 from .measures import colourfulness, delta_e2000
 from .palette import Palette, build_palette, count_palette
+from .resolution import shrink, shrink_to
 from .soft import SoftLabels
 from .spaces import (
     GREY_FORMULAS,
@@ -46,6 +47,8 @@ __all__ = [
     "rgb_histogram",
     "rgb_to_lab",
     "rgb_to_ycbcr",
+    "shrink",
+    "shrink_to",
     "smoothed_prior",
     "to_float",
     "to_palette_space",

@@ -5,7 +5,7 @@ from .downloads import cache_root
 from .folders import list_files
 from .images import BrokenImageError, decode_image
 from .sources import SOURCES, available_splits, open_source, register_source, source_names
-from .subsets import class_balanced_subset, hold_out, only_classes
+from .subsets import class_balanced_subset, few_shot_subset, hold_out, only_classes
 from .tensors import ImageSource, TensorSource, concatenate, is_grey
 from .toy import TOY_CLASSES, ToyColour, ToyScenes, draw_toy, make_toy, toy_colours
 
@@ -27,6 +27,7 @@ __all__ = [
     "concatenate",
     "decode_image",
     "draw_toy",
+    "few_shot_subset",
     "hold_out",
     "is_grey",
     "list_files",

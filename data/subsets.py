@@ -84,6 +84,34 @@ def class_balanced_subset(labels: Int64[Tensor, " n"], fraction: float, seed: in
     return torch.nonzero(rank < keep[groups]).flatten()
 
 
+def few_shot_subset(labels: Int64[Tensor, " n"], per_class: int, seed: int) -> Int64[Tensor, " m"]:
+    """The ids of exactly so many pictures of every class that occurs, ascending.
+
+    More pictures with the same seed give a superset, and of equal classes :func:`class_balanced_subset` keeps the same.
+
+    Args:
+        per_class: pictures of each class, 1 or more.
+
+    Raises:
+        ArgumentError: `per_class` is below 1, or there are no labels.
+        DataError: a class has fewer pictures.
+
+    >>> few_shot_subset(torch.tensor([0, 0, 0, 1, 1, 1]), 2, seed=0).shape
+    torch.Size([4])
+    """
+    if per_class < 1:
+        raise ArgumentError(f"per_class: got {per_class}; use 1 or more pictures of each class, for example 5.")
+    if not len(labels):
+        raise ArgumentError("labels: there are none; a few-shot subset needs labelled pictures.")
+    groups = _groups(labels, len(labels))
+    rank, counts = _rank_in_group(groups, seed, _STREAM_LABELS)
+    if lacking := torch.nonzero(counts < per_class).flatten().tolist():
+        names = torch.unique(labels.cpu())
+        has = ", ".join(f"class {int(names[group])} has {int(counts[group])}" for group in lacking[:10])
+        raise DataError(f"per_class: {per_class} pictures of each class are asked for, but {has}; ask for fewer.")
+    return torch.nonzero(rank < per_class).flatten()
+
+
 def _groups(labels: Tensor | None, n: int) -> Int64[Tensor, " n"]:
     """Numbers 0 … g − 1 of the classes that occur, on the CPU; one group without labels."""
     if labels is None:

@@ -1,24 +1,36 @@
-"""What can a classifier make of an encoder? Pooled features, linear probes, fine-tuning, a transformer for scikit-learn."""
+"""What can a classifier make of an encoder? Pooled features, probes, fine-tuning, a transformer for scikit-learn."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from .features import Features, extract_features
+from .fewshot import FewShotResult, few_shot
 from .finetune import FineTuneResult, fine_tune
-from .linear import ProbeResult, linear_probe
+from .health import FeatureHealth, feature_health
+from .linear import linear_probe
+from .neighbours import NeighboursResult, knn
+from .protocol import ProbeResult
+from .ridge import ridge_probe
 
 if TYPE_CHECKING:
     from .transformer import PretintFeatures
 
 __all__ = [
+    "FeatureHealth",
     "Features",
+    "FewShotResult",
     "FineTuneResult",
+    "NeighboursResult",
     "PretintFeatures",
     "ProbeResult",
     "extract_features",
+    "feature_health",
+    "few_shot",
     "fine_tune",
+    "knn",
     "linear_probe",
+    "ridge_probe",
 ]
 
 

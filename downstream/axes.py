@@ -1,18 +1,18 @@
-"""Which axes suit a linear probe? Features of layers side by side, standardised and decorrelated."""
+"""Which axes suit a probe? Features of layers side by side, standardised and decorrelated."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float32, Float64
 from torch import Tensor
 
-from ..runtime.errors import ArgumentError, NotFiniteError
-from .features import MOST_NUMBERS, is_finite
-
-_CHUNK = 4096  # rows of statistics at a time
+_CHUNK = 4096  # rows at a time
+# A channel whose deviation is no more than this share of its largest magnitude is dead: float32 rounds by as much, so what it
+# carries is noise, and dividing by the deviation would blow it up.
+ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,11 @@ class PrincipalAxes:
         lowest, highest = (torch.cat(ends).cpu() for ends in zip(*(part.aminmax(dim=0) for part in parts), strict=True))
         peak = torch.maximum(highest, -lowest).clamp_min(1e-30)  # (d,) largest magnitude
         products = torch.zeros(len(mean), len(mean), dtype=torch.float64)
-        for chunk in zip(*(part.split(_CHUNK) for part in parts), strict=True):
-            x = torch.cat(chunk, 1)
-            x = (x - mean.to(x)) / peak.to(x)  # (b, d)
+        for chunk in joined_rows(parts):
+            x = (chunk - mean.to(chunk)) / peak.to(chunk)  # (b, d)
             products += (x.T @ x).cpu().double()
         deviation = (products.diagonal() / n).sqrt()
-        # Channels that vary by less than float32's rounding are dead: they carry noise, and dividing would blow it up.
-        scale = torch.where(deviation > 1e-6, 1 / deviation, 0.0)
+        scale = torch.where(deviation > ROUNDING, 1 / deviation, 0.0)
         variances, rotation = torch.linalg.eigh(products / n * scale * scale[:, None])
         return cls(mean.float(), (rotation * (scale / peak)[:, None]).float(), variances.clamp_min(0).float())
 
@@ -53,52 +51,27 @@ class PrincipalAxes:
         """Features along the axes, computed in chunks, on `device`."""
         mean, rotation = self.mean.to(device), self.rotation.to(device)
         z = torch.empty(len(parts[0]), rotation.shape[1], device=device)
-        for i, chunk in enumerate(zip(*(part.split(_CHUNK) for part in parts), strict=True)):
-            x = torch.cat(chunk, 1).to(device) - mean
-            torch.mm(x, rotation, out=z[i * _CHUNK : i * _CHUNK + len(x)])
+        for i, chunk in enumerate(joined_rows(parts)):
+            torch.mm(chunk.to(device) - mean, rotation, out=z[i * _CHUNK : i * _CHUNK + len(chunk)])
         return z
 
 
-Layers = dict[str, tuple[Tensor, ...]]
+def joined_rows(parts: tuple[Tensor, ...]) -> Iterator[Tensor]:
+    """A layer given as column blocks, some thousand rows (b, d) at a time."""
+    for chunk in zip(*(part.split(_CHUNK) for part in parts), strict=True):
+        yield torch.cat(chunk, 1)
 
 
-def paired_layers(train: Tensor | Mapping[str, Tensor], test: Tensor | Mapping[str, Tensor]) -> tuple[Layers, Layers]:
-    """Layer name -> float32 column blocks of two splits; "all" lists the blocks of every layer instead of copying them, and
-    "all/2x2" those of every layer whose name ends in /2x2.
-
-    A bare tensor is the one layer "features". Raises ArgumentError when a layer is no float (n, d) with n, d > 0 or the
-    splits differ in layers or widths, NotFiniteError when a layer holds NaN or infinity.
-    """
-    both: list[Layers] = []
-    for name, given in (("train_features", train), ("test_features", test)):
-        features = dict(given) if isinstance(given, Mapping) else {"features": given}
-        if not features or any(layer.partition("/")[0] == "all" for layer in features):
-            raise ArgumentError(f"{name}: got layers {list(features)}; give one or more, none of them called 'all'.")
-        for layer, x in features.items():
-            if x.ndim != 2 or not x.is_floating_point() or not x.numel():
-                raise ArgumentError(
-                    f"{name}: layer {layer!r} is {x.dtype} {tuple(x.shape)}; use floats (images, width)."
-                )
-            features[layer] = x.detach().float()
-            if not is_finite(features[layer]):
-                raise NotFiniteError(f"{name}: layer {layer!r} holds NaN or infinity; check the encoder that made it.")
-        layers: Layers = {layer: (x,) for layer, x in features.items()}
-        both.append(layers | _joined(features))
-    widths, test_widths = ({layer: sum(x.shape[1] for x in parts) for layer, parts in side.items()} for side in both)
-    if widths != test_widths:
-        raise ArgumentError(f"test_features: layers and widths {test_widths} differ from those of training, {widths}.")
-    return both[0], both[1]
-
-
-def _joined(features: Mapping[str, Tensor]) -> Layers:
-    """For each pooling of two layers or more, the blocks of its layers together; grids only up to `MOST_NUMBERS` in all, since the
-    work grows with the cube of the width."""
-    poolings: dict[str, list[Tensor]] = {}
-    for layer, x in features.items():
-        _, slash, pooling = layer.partition("/")
-        poolings.setdefault(f"all{slash}{pooling}", []).append(x)
-    return {
-        name: tuple(blocks)
-        for name, blocks in poolings.items()
-        if len(blocks) > 1 and (name == "all" or sum(x.shape[1] for x in blocks) <= MOST_NUMBERS)
-    }
+def channel_moments(
+    parts: tuple[Tensor, ...], device: torch.device
+) -> tuple[Float64[Tensor, " d"], Float64[Tensor, " d"], Float64[Tensor, " d"]]:
+    """Mean, standard deviation and largest magnitude of each channel of a layer given as column blocks, on `device`."""
+    n, width = len(parts[0]), sum(part.shape[1] for part in parts)
+    mean, variance, peak = torch.zeros(3, width, dtype=torch.float64, device=device)
+    for chunk in joined_rows(parts):
+        mean += chunk.to(mean).sum(0) / n
+    for chunk in joined_rows(parts):
+        x = chunk.to(mean)
+        peak = torch.maximum(peak, x.abs().amax(0))
+        variance += (x - mean).square_().sum(0) / n
+    return mean, variance.sqrt(), peak

@@ -5,51 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float, Float32
 from torch import Tensor
 
-from ..data import class_balanced_subset
 from ..runtime.errors import ArgumentError, NotFiniteError
 from ..runtime.randomness import hash_permutation
-from .axes import Layers, PrincipalAxes, paired_layers
-from .scores import confusion_counts, top_k_accuracy
+from .axes import PrincipalAxes
+from .protocol import Probed, ProbeResult, checked_splits, held_out, summarise
 
 LEARNING_RATES = (0.03, 0.1, 0.3, 1.0)
 WEIGHT_DECAYS = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 _EPOCHS, _STEPS, _MOMENTUM = 10, 600, 0.9
 _CHUNK = 1024  # rows of logits at a time: (1024, heads * classes) stays small even for a thousand classes
-
-
-@dataclass(frozen=True)
-class ProbeResult:
-    """What a linear probe found. Accuracies are fractions of 1, of the test images unless said otherwise.
-
-    Attributes:
-        top1, top5: of the layer that was best on the held-out training images; top5 is None with fewer than 6 classes.
-        layer, learning_rate, weight_decay: its name (`"all"` is the concatenation of all) and what was chosen for it.
-        per_layer: for each layer `validation_top1`, `test_top1`, `learning_rate`, `weight_decay`.
-        confusion: int64 (c, c), test images by true class (row) and predicted class (column).
-        predictions: int64 (n,), the predicted class of each test image.
-        seed: fixed the held-out images and the order of the batches.
-    """
-
-    top1: float
-    top5: float | None
-    layer: str
-    learning_rate: float
-    weight_decay: float
-    per_layer: dict[str, dict[str, float]]
-    confusion: np.ndarray
-    predictions: np.ndarray
-    seed: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain lists and numbers for JSON; without `predictions`, which are as long as the test split."""
-        return {k: v for k, v in vars(self).items() if k != "predictions"} | {"confusion": self.confusion.tolist()}
 
 
 def linear_probe(
@@ -100,24 +70,16 @@ def linear_probe(
     >>> linear_probe(x[:150], y[:150], x[150:], y[150:]).top1 > 0.9
     True
     """
-    _check_settings(learning_rates, weight_decays, epochs, batch_size, holdout)
-    train, test = paired_layers(train_features, test_features)
-    sides = {"train_labels": (train, train_labels), "test_labels": (test, test_labels)}
-    y, y_test, classes = _checked_labels(sides, classes)
-    device = torch.device(device) if device is not None else next(iter(train.values()))[0].device
+    _check_settings(learning_rates, weight_decays, epochs, batch_size)
+    splits = checked_splits(train_features, train_labels, test_features, test_labels, classes)
+    held, device = held_out(splits.labels, holdout, seed), splits.device(device)
     grid = [(rate, decay) for rate in learning_rates for decay in weight_decays]
-    trainer = _Trainer(y.to(device), _held_out(y, holdout, seed).to(device), classes, grid, epochs, batch_size, seed)
-    probed = {layer: _probe_layer(layer, parts, test[layer], trainer) for layer, parts in train.items()}
-    return _result(probed, y_test, classes, seed)
+    trainer = _Trainer(splits.labels.to(device), held.to(device), splits.classes, grid, epochs, batch_size, seed)
+    probed = {layer: _probe_layer(layer, parts, splits.test[layer], trainer) for layer, parts in splits.train.items()}
+    return summarise(probed, splits, seed, _softmax)
 
 
-class _Probed(NamedTuple):
-    validation: tuple[float, float]  # held-out top1, minus the held-out cross-entropy: larger is better
-    setting: tuple[float, float]  # learning rate, weight decay
-    logits: Tensor  # (m, c) of the test images, on the CPU
-
-
-def _probe_layer(layer: str, train: tuple[Tensor, ...], test: tuple[Tensor, ...], trainer: _Trainer) -> _Probed:
+def _probe_layer(layer: str, train: tuple[Tensor, ...], test: tuple[Tensor, ...], trainer: _Trainer) -> Probed:
     """Chooses on the held-out images, trains the winner on all, reads the test images."""
     axes, device = PrincipalAxes.fit(train), trainer.labels.device
     z, variances = axes.project(train, device), axes.variances.to(device)  # (n, d), (d,)
@@ -131,34 +93,7 @@ def _probe_layer(layer: str, train: tuple[Tensor, ...], test: tuple[Tensor, ...]
     logits = winner.logits(axes.project(test, device)).squeeze(1).cpu()
     if not bool(torch.isfinite(logits).all()):
         raise NotFiniteError(f"learning_rates: layer {layer!r} diverged at {setting[0]}; use smaller ones.")
-    return _Probed(validation, setting, logits)
-
-
-def _result(probed: dict[str, _Probed], labels: Int64[Tensor, " m"], classes: int, seed: int) -> ProbeResult:
-    """The table of all layers, and the figures of the one that was best on the held-out images."""
-    per_layer = {
-        layer: {
-            "validation_top1": one.validation[0],
-            "test_top1": top_k_accuracy(one.logits, labels, 1),
-            "learning_rate": one.setting[0],
-            "weight_decay": one.setting[1],
-        }
-        for layer, one in probed.items()
-    }
-    layer = max(probed, key=lambda name: probed[name].validation)
-    _, (learning_rate, weight_decay), logits = probed[layer]
-    predictions = logits.argmax(1)
-    return ProbeResult(
-        top1=top_k_accuracy(logits, labels, 1),
-        top5=top_k_accuracy(logits, labels, 5) if classes > 5 else None,
-        layer=layer,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        per_layer=per_layer,
-        confusion=confusion_counts(predictions, labels, classes),
-        predictions=predictions.numpy(),
-        seed=seed,
-    )
+    return Probed(validation, {"learning_rate": setting[0], "weight_decay": setting[1]}, logits)
 
 
 @dataclass(frozen=True)
@@ -236,61 +171,20 @@ class _Trainer:
         return [x / len(rows) for x in right.tolist()], [x / len(rows) for x in nats.tolist()]
 
 
-def _softmax(logits: Float32[Tensor, "b h c"]) -> Float32[Tensor, "b h c"]:
+def _softmax(logits: Float32[Tensor, "*b c"]) -> Float32[Tensor, "*b c"]:
     """Over the classes; on a processor five times as fast as torch.softmax for ten of them."""
     # Odds below e⁻⁸⁰ would soon be denormal numbers, with which processors are ten times slower.
     odds = (logits - logits.amax(-1, keepdim=True)).clamp_min_(-80).exp_()
     return odds.div_(odds.sum(-1, keepdim=True))
 
 
-def _check_settings(
-    rates: Sequence[float], decays: Sequence[float], epochs: int | None, batch_size: int, holdout: float
-) -> None:
+def _check_settings(rates: Sequence[float], decays: Sequence[float], epochs: int | None, batch_size: int) -> None:
     """Raises ArgumentError for numbers out of range."""
     for name, got, sound, need in (
         ("learning_rates", rates, rates and all(0 < rate < math.inf for rate in rates), "one or more numbers above 0"),
         ("weight_decays", decays, decays and all(0 <= x < math.inf for x in decays), "one or more numbers, 0 or above"),
         ("epochs", epochs, epochs is None or epochs > 0, "1 or more"),
         ("batch_size", batch_size, batch_size > 0, "1 or more"),
-        ("holdout", holdout, 0 < holdout < 1, "a share between 0 and 1, such as 0.1"),
     ):
         if not sound:
             raise ArgumentError(f"{name}: got {got}; use {need}.")
-
-
-def _checked_labels(
-    sides: dict[str, tuple[Layers, Tensor | np.ndarray]], classes: int | None
-) -> tuple[Int64[Tensor, " n"], Int64[Tensor, " m"], int]:
-    """Labels of the train and the test side as int64 on the CPU, and the number of classes."""
-    checked: list[Tensor] = []
-    for name, (layers, given) in sides.items():
-        labels = torch.as_tensor(given).cpu()
-        if labels.ndim != 1 or labels.dtype == torch.bool or labels.is_floating_point():
-            raise ArgumentError(f"{name}: got {labels.dtype} {tuple(labels.shape)}; use one integer per image.")
-        for layer, (part, *_) in layers.items():
-            if len(part) != len(labels):
-                raise ArgumentError(
-                    f"{name}: got {len(labels)} for {len(part)} images in layer {layer!r}; use as many."
-                )
-        checked.append(labels.long())
-    seen, test_seen = (set(labels.unique().tolist()) for labels in checked)
-    if len(seen) < 2:
-        raise ArgumentError(f"train_labels: only class {min(seen)} occurs; a probe needs images of two or more.")
-    if unseen := sorted(test_seen - seen):
-        raise ArgumentError(f"test_labels: classes {unseen} occur in no training image; use the same classes in both.")
-    count = max(seen) + 1 if classes is None else classes
-    if min(seen) < 0 or max(seen) >= count:
-        raise ArgumentError(f"train_labels: from {min(seen)} to {max(seen)}; {count} classes are 0 to {count - 1}.")
-    return checked[0], checked[1], count
-
-
-def _held_out(labels: Int64[Tensor, " n"], holdout: float, seed: int) -> Tensor:
-    """Bool (n,): which training images the choice is made on; every class is on both sides."""
-    held_out = torch.zeros(len(labels), dtype=torch.bool)
-    held_out[class_balanced_subset(labels, holdout, seed)] = True
-    if lacking := sorted(set(labels.tolist()) - set(labels[~held_out].tolist())):
-        has = ", ".join(f"class {label} has {int((labels == label).sum())}" for label in lacking[:10])
-        raise ArgumentError(
-            f"train_labels: {has} image(s), too few to hold out a share of {holdout:g}; give 2 or more."
-        )
-    return held_out

@@ -9,8 +9,10 @@ from torch import Tensor
 
 
 def top_k_accuracy(logits: Float[Tensor, "n c"], labels: Int64[Tensor, " n"], k: int) -> float:
-    """Share of images, in 0…1, whose class is among the k largest logits."""
-    return float((logits.topk(k, dim=1).indices == labels.to(logits.device)[:, None]).any(1).double().mean())
+    """Share of images, in 0…1, whose class is among the k largest logits; a class with −∞ is never among them."""
+    values, classes = logits.topk(k, dim=1)
+    found = (classes == labels.to(logits.device)[:, None]) & (values > -torch.inf)
+    return float(found.any(1).double().mean())
 
 
 def confusion_counts(predictions: Int64[Tensor, " n"], labels: Int64[Tensor, " n"], classes: int) -> np.ndarray:

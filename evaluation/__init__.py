@@ -1,6 +1,7 @@
 """How good is the colour, and how much did painting teach the encoder? Metrics, tables, figures, the report page."""
 
 from .baselines import grey_picture
+from .calibration import ConfusedPair, expected_calibration_error, most_confused, per_class_accuracy
 from .colour_quality import ColourQuality
 from .figures import confusion_matrix, depth_curves, loss_curves
 from .report import ReportRun, render_report, write_report
@@ -13,15 +14,19 @@ __all__ = [
     "PROTOCOLS",
     "ColourQuality",
     "Comparison",
+    "ConfusedPair",
     "ReportRun",
     "colour_table",
     "compare",
     "confusion_matrix",
     "contact_sheet",
     "depth_curves",
+    "expected_calibration_error",
     "grey_picture",
     "headline",
     "loss_curves",
+    "most_confused",
+    "per_class_accuracy",
     "render_report",
     "transfer_row",
     "transfer_table",

@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
-from torch.nn import functional
 
-from ..colour import Palette, grey_levels, to_float, to_uint8
+from ..colour import Palette, grey_levels, shrink_to
 from .baselines import LabelTable, label_tables
 from .sums import Sums
 
@@ -36,8 +35,7 @@ class LabelQuality:
 
     def update(self, logits: Float[Tensor, "b k h2 w2"], true: UInt8[Tensor, "b 3 h w"]) -> None:
         """Counts a batch; labels are those of the true pictures, average-pooled to the logits' resolution."""
-        height, width = logits.shape[-2:]
-        pooled = true if (height, width) == true.shape[-2:] else _pooled(true, height, width)
+        pooled = shrink_to(true, *logits.shape[-2:])
         labels = self.palette.labels(pooled)  # (b, h', w')
         self.pixels += labels.numel()
         own = logits.float().log_softmax(1).gather(1, labels[:, None])  # (b, 1, h', w')
@@ -106,13 +104,3 @@ class LabelQuality:
 def no_labels() -> dict[str, Any]:
     """The metrics of a task that predicts no labels: None for each."""
     return {f"{prefix}{name}": None for prefix in PREFIXES for name in LABEL_METRICS} | {"confusion": None}
-
-
-def _pooled(rgb: UInt8[Tensor, "b 3 h w"], height: int, width: int) -> UInt8[Tensor, "b 3 h2 w2"]:
-    """The average-pooled picture, rounded; a side that the factor does not divide has a smaller last cell."""
-    picture = to_float(rgb)
-    factors = (-(-rgb.shape[2] // height), -(-rgb.shape[3] // width))
-    pooled = functional.avg_pool2d(picture, factors, ceil_mode=True, count_include_pad=False)
-    if pooled.shape[-2:] != (height, width):  # no whole factor leads there
-        pooled = functional.adaptive_avg_pool2d(picture, (height, width))
-    return to_uint8(pooled)

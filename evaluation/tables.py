@@ -84,18 +84,17 @@ def colour_title(entry: Mapping[str, Any]) -> str:
         parts.append(f"palette {entry['palette']}")
     if entry.get("resolution"):
         parts.append(f"at {entry['resolution']}")
-    if entry.get("decode"):
-        parts.append(_decoding_name(entry))
+    parts += _way_of_painting(entry)
     described = ", ".join(part for part in parts if part)
     return f"Colour quality: {described}" if described else "Colour quality"
 
 
-def _decoding_name(entry: Mapping[str, Any]) -> str:
-    """How a prediction was painted: `annealed at T = 0.38`, with the saturation where it is not 1."""
-    name, saturation = str(entry["decode"]), entry.get("saturation")
-    if name in ("annealed", "sample") and entry.get("temperature") is not None:
-        name += f" at T = {entry['temperature']:g}"
-    return name if saturation in (None, 1) else f"{name}, saturation {saturation:g}"
+def _way_of_painting(entry: Mapping[str, Any]) -> list[str]:
+    """How a prediction was painted: `annealed at T = 0.38` where the task can be told, and any saturation but 1."""
+    name, temperature, saturation = entry.get("decode"), entry.get("temperature"), entry.get("saturation")
+    anneals = name in ("annealed", "sample") and temperature is not None
+    told = [f"{name} at T = {temperature:g}" if anneals else str(name)] if name else []
+    return told if saturation in (None, 1) else [*told, f"saturation {saturation:g}"]
 
 
 def colour_table(entry: Mapping[str, Any], title: str | None = None) -> Table:

@@ -1,18 +1,18 @@
 """The pretext: colour tasks, the heads that are thrown away afterwards, and painting."""
 
 from .classification import ABBins, PaletteTask
-from .combined import CombinedTask
+from .combined import CombinedTask, check_weights
 from .contract import PaintingTask, Task
 from .controls import Autoencoder, Rotation, Supervised, Untrained
 from .decoder import PyramidDecoder
 from .decoding import ANNEALED, DECODES, Decoding
 from .fusion import OWN_AVERAGE, FrozenClassifier, full_fusion_name, leaked_labels
-from .model import HeadSettings, PretextModel, build_model, pixel_head
+from .model import HeadSettings, PretextModel, build_model, check_takes_pair, pixel_head
 from .painting import Painter
 from .pairs import Contrast, SplitBrain
 from .regression import LOSSES, LabRegression, RGBRegression
 from .resolution import PREDICT_AT
-from .seed_decoders import DECODERS, SeedDecoder, check_decoder_name, check_fuses, make_decoder
+from .seed_decoders import DECODERS, SeedDecoder, check_decoder_name, check_fuses, decoder_width, make_decoder
 from .superres import SuperResolution
 from .tasks import TASKS, create_task, list_tasks, register_task, task_names, task_options, wants_pair
 
@@ -48,7 +48,10 @@ __all__ = [
     "build_model",
     "check_decoder_name",
     "check_fuses",
+    "check_takes_pair",
+    "check_weights",
     "create_task",
+    "decoder_width",
     "full_fusion_name",
     "leaked_labels",
     "list_tasks",

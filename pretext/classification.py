@@ -10,13 +10,13 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from ..backbones import Preprocess
-from ..colour import Palette, PixelWeights, SoftLabels, bin_palette, build_palette, has_colour, luma
+from ..colour import Palette, PixelWeights, SoftLabels, bin_palette, build_palette, has_colour, luma, shrink
 from ..data import Batch
 from ..runtime.errors import ArgumentError
 from ..runtime.loop import Loss
 from .cross_entropy import PixelTargets, pixel_cross_entropy, soft_cross_entropy
 from .decoding import Decoding, decode, with_more_chroma
-from .resolution import check_predict_at, enlarge, shrink
+from .resolution import check_predict_at, enlarge_chroma
 
 PictureBatches = Callable[[], Iterable[UInt8[Tensor, "_ 3 _ _"]]]
 
@@ -40,6 +40,7 @@ class PaletteTask:
     """
 
     name: ClassVar[str] = "palette"
+    sees: ClassVar[str] = "grey"
     views: ClassVar[int] = 1
     # Width of the kernel that smooths the prior for rebalancing; k-means colours are where the pixels are, and need none.
     prior_sigma: ClassVar[float | None] = None
@@ -122,7 +123,11 @@ class PaletteTask:
         # colours of an rgb or lab palette bring their own lightness; chroma palettes take the picture's
         if self.predict_at == 1 and self.palette.space in ("rgb", "lab"):
             return painted
-        return enlarge(painted, rgb, self.grey)
+        return self._enlarged(painted, rgb)
+
+    def _enlarged(self, painted: Float[Tensor, "b 3 h2 w2"], rgb: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+        """A painting at the pictures' size, with the luma that the network was shown."""
+        return enlarge_chroma(painted, rgb, self.grey)
 
 
 class ABBins(PaletteTask):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from jaxtyping import Float, UInt8
@@ -11,30 +12,56 @@ from torch import Tensor, nn
 from ..data import Batch
 from ..runtime.errors import ArgumentError
 from ..runtime.loop import Loss
-from .contract import PaintingTask, Task, colour_prediction, network_input
+from .contract import PaintingTask, Task, colour_prediction, colourizes, network_input
 from .heads import Half, HalfHead, Heads
 from .model import HeadSettings, make_head
 
 _ALONE = ("rotation", "superres", "random")
 
 
-def check_combination(names: Sequence[str]) -> None:
-    """Raises ArgumentError unless tasks of these names go together."""
-    if len(names) > 1 and len(set(names)) < len(names):
+def check_combination(names: Sequence[str], pairs: Collection[str], palettes: Collection[str]) -> None:
+    """Raises ArgumentError unless tasks of these names go together.
+
+    Args:
+        names: of the tasks.
+        pairs: those of them that want one encoder for luma and one for chroma.
+        palettes: those of them that are made with a palette.
+    """
+    if len(set(names)) < len(names):
         raise ArgumentError(f"--task: {'+'.join(names)} names a task twice; combine different ones.")
-    if {"bins", "palette"} <= set(names):
-        raise ArgumentError(
-            "--task: bins and palette each need a palette of their own, and a run has one; take one of them."
-        )
     alone = sorted(set(names) & set(_ALONE))
     if len(names) > 1 and alone:
         raise ArgumentError(f"--task: {alone[0]} needs the pictures for itself; use it alone.")
+    if len(pairs) > 1:
+        raise ArgumentError(
+            f"--task: {' and '.join(pairs)} each make both encoders' input in their own way, and a run has one; take one of them."
+        )
+    if len(palettes) > 1:
+        raise ArgumentError(
+            f"--task: {' and '.join(palettes)} each need a palette of their own, and a run has one; take one of them."
+        )
+
+
+def check_weights(names: Sequence[str], weights: Sequence[float] | None) -> tuple[float, ...]:
+    """The weights of the losses of tasks of these names; all alike where none are given.
+
+    Raises:
+        ArgumentError: they are not one a task, each a finite number above 0, or there is one task only.
+    """
+    if not weights:
+        return (1.0,) * len(names)
+    if len(names) == 1:
+        raise ArgumentError("--task-weights: there is one task only; leave them out.")
+    if len(weights) != len(names) or not all(0 < weight < math.inf for weight in weights):
+        raise ArgumentError(f"--task-weights: {tuple(weights)} must be {len(names)} numbers above 0, one a task.")
+    return tuple(weights)
 
 
 class CombinedTask:
     """A weighted sum of tasks on one encoder.
 
-    With a task of two encoders among them, grey tasks work on the luma half. The first task that paints is the one that paints.
+    With a task of two encoders among them, grey tasks work on the luma half. The first task that gives colours to grey pictures is
+    the one that paints; where none does, the first that paints anything.
 
     Args:
         tasks: made for the same grey, those of pairs and those of grey input.
@@ -47,21 +74,21 @@ class CombinedTask:
     def __init__(self, tasks: Sequence[Task], weights: Sequence[float] | None = None):
         names = [task.name for task in tasks]
         self.name = "+".join(names)
-        weights = tuple(weights) if weights else (1.0,) * len(tasks)
-        check_combination(names)
-        if len(weights) != len(tasks) or not all(0 < w < float("inf") for w in weights):
-            raise ArgumentError(f"--task-weights: {weights} must be {len(tasks)} numbers above 0, one a task.")
-        self.tasks, self.weights = tuple(tasks), weights
-        self.pair = any(getattr(task, "pair", False) for task in tasks)
+        pairs = [task for task in tasks if getattr(task, "pair", False)]
+        check_combination(names, [t.name for t in pairs], [t.name for t in tasks if t.palette is not None])
+        self.tasks, self.weights = tuple(tasks), check_weights(names, weights)
+        self.pair = bool(pairs)
         self.views = max(task.views for task in tasks)
-        lead = next((t for t in tasks if getattr(t, "pair", False)), tasks[0])
+        lead = pairs[0] if pairs else tasks[0]
         self.in_chans, self.grey = lead.in_chans, lead.grey
+        self.sees = getattr(lead, "sees", None)
         self._lead = self.tasks.index(lead)
         painting = [(i, task) for i, task in enumerate(tasks) if isinstance(task, PaintingTask)]
+        painting.sort(key=lambda one: not colourizes(one[1]))  # stable: else in the order of the names
         self._painting, shown = painting[0] if painting else (self._lead, lead)
         self.palette, self.predict_at, self.out_chans = shown.palette, shown.predict_at, shown.out_chans
         if isinstance(shown, PaintingTask):
-            self.paint = shown.paint
+            self.paint, self.colourizes = shown.paint, colourizes(shown)
 
     def make_head(self, encoder: nn.Module, settings: HeadSettings) -> nn.Module:
         heads = []

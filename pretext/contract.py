@@ -17,8 +17,9 @@ class Task(Protocol):
     """A pretext.
 
     A task may have more than this: `paint` (see :class:`PaintingTask`); `inputs` (see :class:`InputTask`), so that painting need
-    not make targets; `pair = True`, if it wants one encoder for luma and one for chroma; `make_head(encoder, settings)`, if its
-    head is not a decoder of `out_chans` channels; `trains = False`, if there is nothing to train.
+    not make targets; `sees = "grey"` or `"RGB"`, if it makes sense with that input alone; `pair = True`, if it wants one encoder
+    for luma and one for chroma; `make_head(encoder, settings)`, if its head is not a decoder of `out_chans` channels;
+    `colourizes = False`, if what it paints are not colours for grey pictures; `trains = False`, if there is nothing to train.
 
     Attributes:
         name: as on the command line.
@@ -51,7 +52,10 @@ class PaintingTask(Task, Protocol):
     """A task whose predictions can be painted."""
 
     def paint(self, predictions: Tensor, rgb: Tensor) -> Tensor:
-        """Predictions, and the pictures they were made for (only their grey is used) -> float RGB (b, 3, h, w) in 0…1."""
+        """Predictions, and the pictures they were made for -> float RGB (b, 3, h, w) in 0…1.
+
+        Of the pictures no more is used than the network was shown: of grey tasks their grey, of others nothing but their size.
+        """
         ...
 
 
@@ -78,6 +82,11 @@ def network_input(task: Task, rgb: Tensor) -> Tensor:
     if isinstance(task, InputTask):
         return task.inputs(rgb)
     return task.split(Batch(rgb, torch.arange(len(rgb), device=rgb.device)))[0]
+
+
+def colourizes(task: Task) -> bool:
+    """Whether what a task paints are colours for grey pictures."""
+    return isinstance(task, PaintingTask) and getattr(task, "colourizes", True)
 
 
 def colour_prediction(task: Task, predictions: Any) -> Any:

@@ -10,13 +10,13 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
 from ..backbones import Preprocess
-from ..colour import luma
+from ..colour import luma, shrink
 from ..data import Batch
 from ..runtime.errors import ArgumentError, DataError
 from ..runtime.loop import Loss
 from .heads import PooledHead
 from .model import HeadSettings
-from .resolution import check_predict_at, enlarge, shrink
+from .resolution import check_predict_at, enlarge
 
 
 class Autoencoder:
@@ -28,6 +28,8 @@ class Autoencoder:
     """
 
     name: ClassVar[str] = "autoencoder"
+    sees: ClassVar[str] = "grey"
+    colourizes: ClassVar[bool] = False
     out_chans: ClassVar[int] = 1
     views: ClassVar[int] = 1
     palette: ClassVar[None] = None
@@ -48,7 +50,7 @@ class Autoencoder:
 
     def paint(self, predictions: Float[Tensor, "b 1 h2 w2"], rgb: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
         painted = predictions.float().clamp(0, 1).expand(-1, 3, -1, -1)
-        return painted if self.predict_at == 1 else enlarge(painted, rgb, self.grey)
+        return painted if self.predict_at == 1 else enlarge(painted, rgb)
 
 
 class _Classification:
@@ -80,6 +82,7 @@ class Rotation(_Classification):
     """
 
     name: ClassVar[str] = "rotation"
+    sees: ClassVar[str] = "grey"
 
     def __init__(self, preprocess: Preprocess):
         super().__init__(preprocess, 4)

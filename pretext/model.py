@@ -7,9 +7,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..backbones import PairEncoder
 from ..runtime.errors import ArgumentError
 from .contract import Task
 from .fusion import FrozenClassifier
+from .operations import Fusion, SceneLayer
 from .seed_decoders import make_decoder
 
 
@@ -21,6 +23,8 @@ class HeadSettings:
         skips: how many encoder levels above the deepest the U-Net decoder sees; None for all.
         decoder: its name in :data:`pretint.pretext.DECODERS`.
         width: for unet, most channels at full resolution; else what the decoder's channels are multiples of; None for its own.
+            A run's `--width` is the encoder's, and only a published system's decoder on a published system's encoder follows it
+            (:func:`pretint.pretext.decoder_width`).
         image_size: side of the training pictures; cs520, with its dense layers, takes no other.
         fusion_features: length of a vector from outside that the decoder fuses into the deepest map, 0 for that map's own average;
             None: what the decoder does of itself.
@@ -50,6 +54,15 @@ class PretextModel(nn.Module):
         maps = self.encoder.forward_intermediates(x, intermediates_only=True)  # type: ignore[operator]
         return self.head(maps, x) if self.classifier is None else self.head(maps, x, self.classifier(x))
 
+    @property
+    def fixed_size(self) -> int | None:
+        """Side of the only pictures that encoder and head take, which are square then; None if they take any."""
+        options: dict[str, int] = getattr(getattr(self.encoder, "spec", None), "options", {})
+        if "img_size" in options:
+            return options["img_size"]
+        layers = (m for m in self.head.modules() if isinstance(m, SceneLayer))
+        return next((layer.fixed_size for layer in layers if layer.fixed_size is not None), None)
+
 
 def build_model(
     task: Task,
@@ -62,13 +75,28 @@ def build_model(
 
     Raises:
         UnknownNameError: no such decoder.
-        ArgumentError: the decoder does not fit the encoder, or a classifier does not fit the task or the decoder.
+        ArgumentError: the decoder or the task does not fit the encoder, a classifier does not fit the task or the decoder, or
+            nothing in the task's head would fuse what the settings have fused.
     """
     settings = settings or HeadSettings()
+    if isinstance(encoder, PairEncoder):
+        check_takes_pair(task)
     if classifier is not None:
         _check_takes_classifier(task)
         settings = replace(settings, fusion_features=classifier.features)
-    return PretextModel(encoder, make_head(task, encoder, settings), classifier)
+    head = make_head(task, encoder, settings)
+    if settings.fusion_features is not None and not any(isinstance(module, Fusion) for module in head.modules()):
+        raise ArgumentError(f"--fusion: {task.name} has no decoder that would fuse anything; leave it out.")
+    return PretextModel(encoder, head, classifier)
+
+
+def check_takes_pair(task: Task) -> None:
+    """Raises ArgumentError for a task that is not shown luma and chroma, as a pair of encoders must be."""
+    if not getattr(task, "pair", False) and (getattr(task, "sees", None) is not None or task.in_chans != 3):
+        raise ArgumentError(
+            f"--backbone: pair/ is one encoder for luma and one for chroma, and {task.name} does not see both; leave pair/ out, or "
+            "take a task of pairs, such as split-brain."
+        )
 
 
 def _check_takes_classifier(task: Task) -> None:

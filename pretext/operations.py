@@ -59,7 +59,13 @@ class Scene(NamedTuple):
 
 
 class SceneLayer(nn.Module):
-    """A layer that looks at more than the map so far; it is called as layer(x, scene)."""
+    """A layer that looks at more than the map so far; it is called as layer(x, scene).
+
+    Attributes:
+        fixed_size: side of the only pictures that it takes, which are square then; None for any.
+    """
+
+    fixed_size: int | None = None
 
 
 @runtime_checkable
@@ -221,7 +227,7 @@ class _Dense(SceneLayer):
 
     def __init__(self, shape: tuple[int, int, int], hidden: int, dropout: float, image_size: int):
         super().__init__()
-        self.image_size = image_size
+        self.fixed_size = image_size
         flat = math.prod(shape)
         self.layers = nn.Sequential(
             nn.Flatten(), nn.Linear(flat, hidden), nn.ReLU(inplace=True), nn.Dropout(dropout),
@@ -230,9 +236,9 @@ class _Dense(SceneLayer):
 
     def forward(self, x: Tensor, scene: Scene) -> Tensor:
         height, width = scene.inputs.shape[-2:]
-        if (height, width) != (self.image_size, self.image_size):
+        if (height, width) != (self.fixed_size, self.fixed_size):
             raise ArgumentError(
-                f"image_size: this decoder's dense layers fit pictures of {self.image_size} × {self.image_size} pixels, not "
+                f"image_size: this decoder's dense layers fit pictures of {self.fixed_size} × {self.fixed_size} pixels, not "
                 f"{height} × {width}; make it with their size."
             )
         return self.layers(x)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,7 @@ from ..colour import luma, to_float, to_uint8, with_luma
 from ..data import ImageSource
 from ..runtime.device import Compute
 from ..runtime.errors import ArgumentError
-from .contract import PaintingTask, Task, colour_prediction, network_input
+from .contract import PaintingTask, Task, colour_prediction, colourizes, network_input
 from .decoding import Decoding, confidence, saturated
 from .model import PretextModel
 
@@ -24,7 +24,8 @@ _LONGEST_SIDES = 16
 
 
 class Painter:
-    """A trained model with its task; paints in evaluation mode, and looks at nothing of a picture but its grey.
+    """A trained model with its task; paints in evaluation mode, and looks at nothing of a picture but what the task shows the
+    network: its grey, or for superres its coarse colours.
 
     Args:
         model: the trained network.
@@ -59,25 +60,8 @@ class Painter:
 
     @torch.inference_mode()
     def paint(self, rgb: UInt8[Tensor, "b 3 h w"]) -> UInt8[Tensor, "b 3 h w"]:
-        """The pictures painted anew from their grey."""
+        """The pictures painted anew from what the network is shown of them."""
         return to_uint8(_painted(self.painting_task, self.predict(rgb), rgb, self.decoding))
-
-    @torch.inference_mode()
-    def temperature_sweep(
-        self, rgb: UInt8[Tensor, "b 3 h w"], temperatures: Sequence[float]
-    ) -> list[UInt8[Tensor, "b 3 h w"]]:
-        """The pictures painted with the annealed mean at each temperature (above 0, at most 1), from one prediction.
-
-        Raises:
-            ArgumentError: the task predicts no distribution over colours or can't be told how to paint it, or a temperature is out
-                of range.
-        """
-        self.check_distribution()
-        self.check_told()
-        start = self.decoding or Decoding()
-        ways = [replace(start, mode="annealed", temperature=temperature) for temperature in temperatures]
-        predictions = self.predict(rgb)
-        return [to_uint8(_painted(self.painting_task, predictions, rgb, way)) for way in ways]
 
     @torch.inference_mode()
     def confidence(self, rgb: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1 h w"]:
@@ -104,6 +88,19 @@ class Painter:
                 "palette or bins."
             )
 
+    def check_colourizes(self, size: int) -> None:
+        """Raises ArgumentError unless the task gives colours to grey pictures, and the network can be shown them at that size."""
+        if not colourizes(self.painting_task):
+            raise ArgumentError(
+                f"task: {self.task.name} gives no colours to grey pictures; take a run of palette, bins or a regression (what this "
+                "one paints is in its figures)."
+            )
+        fixed = self.model.fixed_size
+        if fixed is not None and size != fixed:
+            raise ArgumentError(
+                f"--size: this network sees pictures of {fixed} × {fixed} pixels alone, not of {size}; leave it out."
+            )
+
     @property
     def is_told(self) -> bool:
         """Whether the task paints in the way it is told, `paint(predictions, rgb, decoding)`; others take the saturation alone."""
@@ -126,15 +123,24 @@ class Painter:
     def look_at(self, picture: UInt8[Tensor, "3 h w"], size: int) -> Photograph:
         """Predicts the colours of a picture of any size, which the network sees with its shorter side at `size` pixels.
 
+        A network that takes pictures of one size alone, such as cs520 with its dense layers, sees the whole picture squeezed into
+        that square.
+
         Args:
             picture: RGB or grey-as-RGB, any size.
             size: shorter side of what the network sees, at least 8; the size it was trained on is the best start.
+
+        Raises:
+            ArgumentError: the task gives no colours to grey pictures, or the network takes no pictures of that size.
         """
+        self.check_colourizes(size)
         rgb = picture[None].to(self.compute.device)
         height, width = rgb.shape[-2:]
         scale = max(size, SMALLEST_SIZE) / min(height, width)
         longest = _LONGEST_SIDES * max(size, SMALLEST_SIZE)  # a picture of one row must not become a band without end
         small_size = [min(max(SMALLEST_SIZE, round(side * scale)), longest) for side in (height, width)]
+        if self.model.fixed_size is not None:
+            small_size = [size, size]
         small = to_uint8(F.interpolate(to_float(rgb), size=small_size, mode="bilinear", antialias=True).clamp(0, 1))
         return Photograph(self.painting_task, rgb, small, self.predict(small))
 

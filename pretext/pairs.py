@@ -10,7 +10,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
 from ..backbones import Preprocess
-from ..colour import Palette, bin_palette, build_palette, luma
+from ..colour import Palette, bin_palette, build_palette, luma, shrink
 from ..data import Batch
 from ..runtime.errors import ArgumentError
 from ..runtime.loop import Loss
@@ -19,7 +19,6 @@ from .cross_entropy import pixel_cross_entropy
 from .decoding import Decoding
 from .heads import Half, HalfHead, Heads, ProjectionHead
 from .model import HeadSettings, pixel_head
-from .resolution import shrink
 
 
 class SplitBrain:
@@ -113,7 +112,7 @@ class Contrast:
     def __init__(self, preprocess: Preprocess, contrast_temperature: float = 0.1, dim: int = 128):
         if not 0 < contrast_temperature <= 10:
             raise ArgumentError(
-                f"--contrast-temperature: {contrast_temperature} must be above 0; 0.07 to 0.1 is usual."
+                f"--contrast-temperature: {contrast_temperature} must be above 0 and at most 10; 0.07 to 0.1 is usual."
             )
         self.preprocess, self.temperature, self.dim = preprocess, contrast_temperature, dim
         self.in_chans, self.grey, self.out_chans = preprocess.in_chans, preprocess.grey, dim
@@ -126,10 +125,6 @@ class Contrast:
         return self.preprocess(rgb)
 
     def split(self, batch: Batch) -> tuple[Float[Tensor, "b 3 h w"], Int64[Tensor, " b"]]:
-        if len(batch.rgb) < 2:
-            raise ArgumentError(
-                "--batch-size: contrast needs at least 2 pictures; the others are what each is told from."
-            )
         first, second = batch.rgb, batch.others[0] if batch.others else batch.rgb
         inputs = self.inputs(first)
         if second is not first:
@@ -137,6 +132,8 @@ class Contrast:
         return inputs, torch.arange(len(first), device=first.device)
 
     def loss(self, predictions: tuple[Tensor, Tensor], targets: Int64[Tensor, " b"]) -> Loss:
+        """A mean over the pictures; one alone has nothing to be told from, and counts nothing."""
         similarity = predictions[0] @ predictions[1].T / self.temperature  # (b, b)
         each = [F.cross_entropy(logits, targets, reduction="none") for logits in (similarity, similarity.T)]
-        return Loss.mean_of((each[0] + each[1]) / 2)
+        loss = Loss.mean_of((each[0] + each[1]) / 2)
+        return loss if len(targets) > 1 else Loss(loss.numerator, torch.zeros_like(loss.denominator))

@@ -11,11 +11,11 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from ..backbones import Preprocess
-from ..colour import lab_to_rgb, luma, rgb_to_lab, to_float
+from ..colour import lab_to_rgb, luma, rgb_to_lab, shrink, to_float
 from ..data import Batch
 from ..runtime.errors import UnknownNameError
 from ..runtime.loop import Loss
-from .resolution import check_predict_at, enlarge, shrink
+from .resolution import check_predict_at, enlarge_chroma
 
 _LAB_SCALE = 128.0
 
@@ -46,6 +46,7 @@ class RGBRegression:
     """
 
     name: ClassVar[str] = "rgb-regression"
+    sees: ClassVar[str] = "grey"
     out_chans: ClassVar[int] = 3
     views: ClassVar[int] = 1
     palette: ClassVar[None] = None
@@ -69,7 +70,7 @@ class RGBRegression:
     def paint(self, predictions: Float[Tensor, "b 3 h2 w2"], rgb: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
         painted = predictions.float().clamp(0, 1)
         if self.keep_luma or self.predict_at > 1:
-            return enlarge(painted, rgb, self.grey)
+            return enlarge_chroma(painted, rgb, self.grey)
         return painted
 
 
@@ -84,6 +85,7 @@ class LabRegression:
     """
 
     name: ClassVar[str] = "lab-regression"
+    sees: ClassVar[str] = "grey"
     out_chans: ClassVar[int] = 2
     views: ClassVar[int] = 1
     palette: ClassVar[None] = None
@@ -111,4 +113,4 @@ class LabRegression:
         grey = luma(shrink(rgb, self.predict_at), self.grey)
         lightness = grey * 100 if self.grey == "lstar" else rgb_to_lab(grey.expand(-1, 3, -1, -1))[:, :1]
         painted = lab_to_rgb(torch.cat([lightness, self._bound(predictions) * _LAB_SCALE], dim=1))
-        return enlarge(painted, rgb, self.grey)
+        return enlarge_chroma(painted, rgb, self.grey)

@@ -13,6 +13,8 @@ Choices of this project, where a source is silent or does not fit:
 * wallner-alpha, -beta, -full, cs520: weights are drawn as Keras does by default.
 * cs520: 256 numbers in the bottleneck; unpooling repeats pixels; each unpooling is followed by a transposed 5 × 5 convolution with
   as many channels as the encoder had there, with ReLU, the last without.
+* toronto-*: the layers in front of the last have 24 channels, the course's number of colours, whatever is predicted: regression has
+  the same network but for its last convolution.
 * hypercolumn: levels are enlarged by repetition, not bilinearly; one hidden layer of 128 channels, narrower than the paper's, and
   batch-normalised; all pixels are predicted, not a sample of them.
 """
@@ -25,7 +27,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..backbones import draw_weights
+from ..backbones import SEED_ENCODERS, draw_weights
 from ..runtime.errors import ArgumentError, UnknownNameError
 from .decoder import PyramidDecoder, check_skips
 from .operations import (
@@ -74,30 +76,31 @@ class DecoderPlan:
 
 
 _UP, _NORM, _ACT = Up(), Norm(), Act()
+_COLOURS = 24 / 32  # of the width: the 24 colours of the Toronto course, beside its 32 filters
 _PLANS: dict[str, DecoderPlan] = {
     "toronto-cnn": DecoderPlan(
         "Toronto course: convolutions and nearest upsampling, no skips",
         "pretint_toronto_cnn",
         32,
-        (Conv(1), _UP, _NORM, _ACT, Conv(OUT), _UP, _NORM, _ACT, Conv(OUT)),
+        (Conv(1), _UP, _NORM, _ACT, Conv(_COLOURS), _UP, _NORM, _ACT, Conv(OUT)),
     ),
     "toronto-convtranspose": DecoderPlan(
         "Toronto course: transposed convolutions, no skips",
         "pretint_toronto_strided",
         32,
-        (Transposed(1), _NORM, _ACT, Transposed(OUT), _NORM, _ACT, Conv(OUT)),
+        (Transposed(1), _NORM, _ACT, Transposed(_COLOURS), _NORM, _ACT, Conv(OUT)),
     ),
     "toronto-unet": DecoderPlan(
         "Toronto course: transposed convolutions, joined with two levels and the input",
         "pretint_toronto_strided",
         32,
-        (Join(1), Transposed(1), _NORM, _ACT, Join(0), Transposed(OUT), _NORM, _ACT, Join(), Conv(OUT)),
+        (Join(1), Transposed(1), _NORM, _ACT, Join(0), Transposed(_COLOURS), _NORM, _ACT, Join(), Conv(OUT)),
     ),
     "toronto-unet-pool": DecoderPlan(
         "Toronto course: convolutions and nearest upsampling, joined with two levels and the input",
         "pretint_toronto_cnn",
         32,
-        (Join(1), Conv(1), _UP, _NORM, _ACT, Join(0), Conv(OUT), _UP, _NORM, _ACT, Join(), Conv(OUT)),
+        (Join(1), Conv(1), _UP, _NORM, _ACT, Join(0), Conv(_COLOURS), _UP, _NORM, _ACT, Join(), Conv(OUT)),
     ),
     "wallner-alpha": DecoderPlan(
         "Wallner: the smallest, to see that a network can memorise a picture",
@@ -256,6 +259,26 @@ def _check_join(name: str, plan: DecoderPlan, operation: Operation, site: Site) 
             f"decoder: {name} joins {what} at reduction {site.reduction}, but with this encoder it {has}; use --backbone "
             f"{plan.encoder} and --predict-at 1, or decoder unet."
         )
+
+
+def decoder_width(decoder: str, backbone: str, width: int | None) -> int | None:
+    """What a decoder's channels are multiples of, beside an encoder that was given a width; None for its own.
+
+    All layers of a published system are multiples of one width, so its decoder becomes wider or narrower by the same factor as its
+    encoder. Other decoders (unet, hypercolumn) keep their own width, as all do on other encoders, whose width says nothing of them.
+
+    Args:
+        decoder: one of `DECODERS`.
+        backbone: the encoder's name.
+        width: what the encoder was given; None for nothing.
+
+    >>> decoder_width("toronto-unet", "pretint_toronto_strided", 8), decoder_width("toronto-cnn", "pretint_unet", 8)
+    (8, None)
+    """
+    encoder, plan = SEED_ENCODERS.get(backbone.removeprefix("pair/")), _PLANS.get(decoder)
+    if width is None or encoder is None or plan is None or plan.encoder not in SEED_ENCODERS:
+        return None
+    return max(1, round(plan.width * width / encoder.width))
 
 
 def check_fuses(name: str) -> None:

@@ -9,10 +9,10 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from ..backbones import Preprocess
-from ..colour import Palette, to_uint8
+from ..colour import Palette, shrink, to_uint8
 from ..runtime.errors import ArgumentError
 from .classification import PaletteTask
-from .resolution import shrink
+from .resolution import enlarge
 
 _FACTOR = 4
 
@@ -20,13 +20,21 @@ _FACTOR = 4
 class SuperResolution(PaletteTask):
     """Classify each pixel into palette colours, from the picture averaged over 4 × 4 pixels and enlarged again by repetition.
 
+    What is painted comes from these averages alone, at any resolution of the prediction.
+
     Args:
         preprocess: RGB input, three channels.
         palette: the colours; of space rgb or lab, since the input's luma is not the picture's.
-        decode, temperature, predict_at, label_smoothing: as of :class:`PaletteTask`.
+        decode, temperature, label_smoothing: as of :class:`PaletteTask`.
+        predict_at: 1 or 2; at 4 the averages themselves would be the answer.
+
+    Raises:
+        ArgumentError: a palette without luma, or an option that does not fit.
     """
 
     name: ClassVar[str] = "superres"
+    sees: ClassVar[str] = "RGB"
+    colourizes: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -38,18 +46,21 @@ class SuperResolution(PaletteTask):
         *,
         label_smoothing: float = 0.0,
     ):
-        if preprocess.in_chans != 3 or preprocess.chroma is not None:
-            raise ArgumentError(
-                "task: superres sees colour; it needs an encoder with three RGB channels (--in-chans 3)."
-            )
         if palette.space not in ("rgb", "lab"):
             raise ArgumentError(
                 f"--palette-space: {palette.space} has no luma, and superres must predict it; use rgb or lab."
+            )
+        if predict_at == _FACTOR:
+            raise ArgumentError(
+                f"--predict-at: at {_FACTOR} superres would predict the very averages it sees; use 1 or 2."
             )
         super().__init__(preprocess, palette, decode, temperature, predict_at, label_smoothing=label_smoothing)
 
     def inputs(self, rgb: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b c h w"]:
         return self.preprocess(coarse(rgb))
+
+    def _enlarged(self, painted: Float[Tensor, "b 3 h2 w2"], rgb: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+        return enlarge(painted, rgb)  # the picture's own luma is what was asked for
 
 
 def coarse(rgb: UInt8[Tensor, "b 3 h w"]) -> UInt8[Tensor, "b 3 h w"]:

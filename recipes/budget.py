@@ -10,22 +10,23 @@ import torch
 from torch import nn
 
 from ..data import Batch, Batches
-from ..pretext import PretextModel
 from ..runtime.device import Compute
 from ..runtime.loop import Loss
 
 _WARM_UP, _SECONDS = 3, 10.0
+# With so few images that more would fit, an epoch's validation and checkpoint take longer than its steps, which alone are timed.
+MOST_EPOCHS = 1000
 
 
 def epochs_within(
     minutes: float,
-    model: PretextModel,
+    model: nn.Module,
     optimizer: torch.optim.Optimizer,
     batches: Batches,
     loss_of: Callable[[Batch], Loss],
     compute: Compute,
 ) -> int:
-    """Whole epochs that training is going to do in that time, at least one; validation and painting come on top.
+    """Whole epochs that training is going to do in that time, from 1 to :data:`MOST_EPOCHS`; validation and painting come on top.
 
     The model comes back with the weights and running statistics that it came with; the optimiser is used up.
     """
@@ -49,4 +50,4 @@ def epochs_within(
     model.load_state_dict(kept)
     model.zero_grad(set_to_none=True)
     each = fmean(seconds[_WARM_UP:] or seconds)
-    return max(1, int(60 * minutes / (each * len(batches))))
+    return min(max(1, int(60 * minutes / (each * len(batches)))), MOST_EPOCHS)

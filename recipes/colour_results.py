@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float64, Int64, UInt8
 from torch import Tensor
 
-from ..colour import ab_bins, luma, to_uint8
+from ..colour import ab_bins, to_uint8
 from ..data import ImageSource
-from ..evaluation import ColourQuality, contact_sheet
+from ..evaluation import ColourQuality, contact_sheet, grey_picture
 from ..pretext import ANNEALED, Painter
 from ..runtime.errors import RunFolderError
 from ..runtime.files import read_json, write_atomically, write_json
@@ -86,7 +86,7 @@ def save_pictures(
 ) -> UInt8[np.ndarray, "height width 3"]:
     """Writes grey | painted | true as `figures/<name>.npz` (for reports) and `.png` (for people); returns the sheet."""
     rgb = rgb.to(painter.compute.device)
-    grey = to_uint8(luma(rgb, painter.task.grey).expand(-1, 3, -1, -1))
+    grey = to_uint8(grey_picture(rgb, painter.task.grey))
     rows = {"grey": grey, "painted": painter.paint(rgb), "true": rgb}
     arrays = {key: value.cpu().numpy() for key, value in rows.items()}
     write_atomically(folder.figures / f"{name}.npz", lambda path: _save_arrays(path, arrays))

@@ -36,7 +36,8 @@ class ColourizeConfig(PaintingOptions, MachineOptions):
         run: the run's folder.
         pictures: files and folders (searched through) of pictures, grey or not.
         out: folder for the painted PNG files; names and sub-folders stay.
-        size: shorter side of what the network sees, in pixels; the size it was trained on by default.
+        size: shorter side of what the network sees, in pixels; the size it was trained on by default. A network that takes no
+            other size sees pictures squeezed into a square.
         temperatures: paint each picture once at each of these, annealed or sampled, into NAME.t0.38.png and so on instead of
             NAME.png.
         confidence: write NAME.confidence.png beside each picture: how sure the network is of each pixel's colour, from
@@ -91,7 +92,8 @@ def colourize(config: ColourizeConfig) -> Outcome:
     painter = run.painter
     # all that does not fit the run is refused before pictures are read
     paint_as_asked(run, config)
-    _ = painter.painting_task
+    size = config.size or run.config.image_size
+    painter.check_colourizes(size)
     if config.temperatures is not None:
         painter.check_told()
     if config.confidence:
@@ -104,7 +106,7 @@ def colourize(config: ColourizeConfig) -> Outcome:
         except BrokenImageError as error:
             broken.append(f"{path}: {error}")
             continue
-        photograph = painter.look_at(rgb, config.size or run.config.image_size)
+        photograph = painter.look_at(rgb, size)
         for ending, way in ways.items():
             painted.append(_save(photograph.painted(way).permute(1, 2, 0).numpy(), target.with_suffix(ending)))
         for ending in maps:

@@ -16,7 +16,7 @@ from ..runtime.results import read_results
 from .options import Outcome
 
 _ACCURACY = ("protocol", "data", "labels", "init", "layer", "top1", "top5")
-_COLOUR = ("data", "split", "decode", "bits_per_pixel", "ab_rmse", "delta_e2000")
+_COLOUR = ("data", "split", "decode", "temperature", "saturation", "bits_per_pixel", "ab_rmse", "delta_e2000")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,12 +10,13 @@ from tyro.conf import Positional
 from ..data import ImageSource, available_splits, open_source
 from ..evaluation import colour_table
 from ..runtime.device import Compute
+from ..runtime.errors import DataError
 from ..runtime.results import add_results
 from .colour_results import measure_colour, read_bin_prior, save_pictures, spread_ids
 from .opening import Run, open_run
 from .options import DataOptions, MachineOptions, Outcome
 from .painting import PaintingOptions, paint_as_asked
-from .pretraining import held_out_ids, judged_source, open_training_source, report_broken
+from .training_data import data_name, held_out_ids, judged_source, of_classes, open_training_source, report_broken
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,11 +28,13 @@ class EvaluateConfig(PaintingOptions, MachineOptions, DataOptions):
         data: what to paint: the test split where there is one, else all images; by default the run's own test split, or
             the images it held out.
         unlabelled: take a folder's images as they are, without classes.
+        classes: names of the classes to paint; by default all, and of the run's own images those that it was trained on.
     """
 
     run: Positional[Path]
     data: str | None = None
     unlabelled: bool = False
+    classes: tuple[str, ...] | None = None
 
 
 def _own_images(run: Run, config: EvaluateConfig, compute: Compute) -> tuple[ImageSource, str]:
@@ -41,9 +44,9 @@ def _own_images(run: Run, config: EvaluateConfig, compute: Compute) -> tuple[Ima
     def held_out() -> ImageSource:
         source = open_training_source(settings, compute)
         kept, held = held_out_ids(settings, source)
-        return source.subset((held if len(held) else kept).to(compute.device))
+        return of_classes(source.subset((held if len(held) else kept).to(compute.device)), config.classes)
 
-    source = judged_source(settings, held_out, compute)
+    source = judged_source(replace(settings, classes=config.classes or settings.classes), held_out, compute)
     return source, "test" if source.split == "test" else "held-out"
 
 
@@ -59,7 +62,7 @@ def _other_images(data: str, run: Run, config: EvaluateConfig, compute: Compute)
         max_broken=config.max_broken,
     )
     report_broken(source)
-    return source.to(compute.device), split
+    return of_classes(source, config.classes).to(compute.device), split
 
 
 def evaluate(config: EvaluateConfig) -> Outcome:
@@ -73,10 +76,17 @@ def evaluate(config: EvaluateConfig) -> Outcome:
     paint_as_asked(run, config)
     if config.data is None:
         source, split = _own_images(run, config, compute)
+        classes = config.classes or run.config.classes
     else:
         source, split = _other_images(config.data, run, config, compute)
+        classes = config.classes
+    if not len(source):
+        raise DataError(
+            f"--classes: there is no image of {data_name(source, classes)} to paint; name others, or other --data."
+        )
     entry = measure_colour(run.painter, source, split, read_bin_prior(run.folder))
-    name = f"evaluate-{source.name}-{split}{config.named()}"
+    entry["data"] = data_name(source, classes)
+    name = f"evaluate-{'-'.join((source.name, *(config.classes or ()), split))}{config.named()}"
     save_pictures(run.folder, name, source.gather(spread_ids(len(source))), run.painter)
     results = add_results(run.folder.path, "colour", [entry])
     return Outcome({"run": str(config.run), **results}, [colour_table(entry)])

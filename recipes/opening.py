@@ -16,7 +16,9 @@ from ..pretext import (
     PretextModel,
     Task,
     build_model,
+    check_takes_pair,
     create_task,
+    decoder_width,
     leaked_labels,
     task_names,
     task_options,
@@ -120,11 +122,14 @@ def make_model(config: PretrainConfig, palette: Palette | None, classes: int = 0
     backbone = config.backbone
     if wants_pair(config.task) and not backbone.startswith("pair/"):
         backbone = f"pair/{backbone}"
+    if backbone.startswith("pair/"):
+        check_takes_pair(task)
     encoder = create_backbone(
         backbone, preprocess.in_chans, config.stem, image_size=config.image_size, preprocess=preprocess, **sizes
     )
     own_average = 0 if config.fusion == OWN_AVERAGE else None
-    head = HeadSettings(config.skips, config.decoder, image_size=config.image_size, fusion_features=own_average)
+    width = decoder_width(config.decoder, backbone, config.width)
+    head = HeadSettings(config.skips, config.decoder, width, config.image_size, own_average)
     return build_model(task, encoder, head, _classifier(config, preprocess)), task
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import shlex
-from dataclasses import dataclass, field, fields
+from collections.abc import Collection
+from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,21 +80,32 @@ def check_seed(seed: int) -> None:
         raise ArgumentError(f"--seed: {seed} must be from 0 to {2**32 - 1}.")
 
 
-def command_line(verb: str, config: Any) -> str:
-    """The command that does what a config says, with every setting that is not the default.
+def command_line(verb: str, config: Any, usual: Any, always: Collection[str] = ()) -> str:
+    """The command that does what a config says.
 
-    >>> command_line("pretrain", MachineOptions(device="cpu", json=True))
+    Args:
+        verb: of `pretint`.
+        config: what is to come out.
+        usual: what comes out where nothing is typed; only what differs from it is.
+        always: names of settings that are typed all the same.
+
+    >>> command_line("pretrain", MachineOptions(device="cpu", json=True), MachineOptions())
     'pretint pretrain --device cpu --json'
     """
     words = ["pretint", verb]
-    for f in fields(config):
-        value, option = getattr(config, f.name), f.name.replace("_", "-")
-        if value == f.default:
-            continue
-        words += (
-            [f"--{option}" if value else f"--no-{option}"] if isinstance(value, bool) else [f"--{option}", str(value)]
-        )
+    for setting in fields(config):
+        value = getattr(config, setting.name)
+        if value != getattr(usual, setting.name) or setting.name in always:
+            words += _typed(setting, value)
     return shlex.join(words)
+
+
+def _typed(setting: Field[Any], value: Any) -> list[str]:
+    """A setting as the command's parser reads it: switches alone, several values one after another, all else with its value."""
+    option = setting.name.replace("_", "-")
+    if isinstance(setting.default, bool):  # one whose default is None is no switch: it has three values
+        return [f"--{option}" if value else f"--no-{option}"]
+    return [f"--{option}", *map(str, value if isinstance(value, tuple) else (value,))]
 
 
 def plain(config: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from timm.optim import param_groups_weight_decay
 from .._version import __version__
 from ..backbones import save_backbone
 from ..colour import Palette, bin_prior, build_palette
-from ..data import Batch, Batches, ImageSource, available_splits, hold_out, is_grey, only_classes, open_source
+from ..data import Batch, Batches, ImageSource
 from ..evaluation import colour_table
 from ..pretext import TASKS, Painter, PaintingTask, Task, leaked_labels, task_names
 from ..runtime.checkpoints import Checkpoints
@@ -26,15 +26,16 @@ from ..runtime.loop import LoopSettings, Loss, Training
 from ..runtime.results import add_results
 from ..runtime.runfolder import RunFolder
 from ..runtime.runlog import RunLog, note
-from .budget import epochs_within
+from .budget import MOST_EPOCHS, epochs_within
 from .colour_results import measure_colour, read_bin_prior, save_pictures, spread_ids, write_bin_prior
 from .opening import make_model, needs_palette, read_palette, read_settings
-from .options import Outcome, command_line, plain
+from .options import Outcome, plain
 from .painting import trained_decoding
+from .published import typed_command, usual_config
 from .settings import PretrainConfig
+from .training_data import class_count, data_name, held_out_ids, judged_source, open_training_source
 
 _BATCH_OF_PASSES = 4096
-_LEAST_COUNT = 1e-12  # all held-out pictures may be masked
 _MOMENTUM = 0.9
 _RMSPROP_DECAY = 0.9  # as the systems that use it had it; with torch's 0.99 their tanh saturates at once
 
@@ -80,54 +81,7 @@ def pretrain(config: PretrainConfig) -> Outcome:
             raise
         Checkpoints(folder.checkpoints).load_best(model)
     _save_encoder(config, painter, source, folder, epochs)
-    return _finish(painter, judged, shown, folder)
-
-
-def open_training_source(config: PretrainConfig, compute: Compute) -> ImageSource:
-    """The training images on the compute device.
-
-    Raises:
-        DataError: they can't be read, are all grey, or are fewer than a batch.
-    """
-    source = open_source(
-        config.data,
-        "train",
-        config.root,
-        image_size=config.image_size,
-        unlabelled=config.unlabelled,
-        max_broken=config.max_broken,
-    )
-    report_broken(source)
-    source = _chosen(config, source)
-    if config.limit is not None:
-        source = source.subset(torch.arange(min(config.limit, len(source))))
-    if is_grey(source):
-        raise DataError(f"--data {config.data}: all images are grey; colourization needs pictures with colour.")
-    if "supervised" in task_names(config.task) and source.labels is None:
-        raise DataError(f"--data {config.data}: task supervised needs labels; give a data set with class folders.")
-    remaining = len(source) - round(len(source) * config.holdout)
-    if remaining < config.batch_size:
-        raise DataError(
-            f"--data {config.data}: {remaining} training images (besides those held out) are fewer than a batch of "
-            f"{config.batch_size}; use a smaller --batch-size or more images."
-        )
-    return source.to(compute.device)
-
-
-def _chosen(config: PretrainConfig, source: ImageSource) -> ImageSource:
-    return source if config.classes is None else only_classes(source, config.classes)
-
-
-def held_out_ids(config: PretrainConfig, source: ImageSource) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids of the training images to learn from, and of those held out (none with `holdout` 0)."""
-    if config.holdout == 0:
-        return torch.arange(len(source)), torch.arange(0)
-    return hold_out(source, config.holdout, config.seed)
-
-
-def class_count(source: ImageSource) -> int:
-    """Classes of a source; 0 without labels."""
-    return 0 if source.labels is None else int(source.labels.max()) + 1
+    return _finish(config, painter, judged, shown, folder)
 
 
 def _check_batch_size(config: PretrainConfig, model: torch.nn.Module) -> None:
@@ -138,22 +92,16 @@ def _check_batch_size(config: PretrainConfig, model: torch.nn.Module) -> None:
         )
 
 
-def report_broken(source: ImageSource) -> None:
-    """Says which images could not be read."""
-    if source.broken:
-        note(f"{len(source.broken)} unreadable images were skipped in {source.name} ({source.split}):")
-        for line in source.broken[:10]:
-            note(f"  {line}")
-
-
 def _resumed(config: PretrainConfig) -> PretrainConfig:
     """The saved settings of the run; what was given must agree with them."""
     folder = RunFolder.open(config.folder)
-    saved, free = read_settings(folder), ("out", "resume", "overwrite", "json", "root", "device")
-    given, default = plain(config), plain(PretrainConfig())
-    changed = [k for k, v in given.items() if k not in free and v != default[k] and v != plain(saved)[k]]
+    saved, free = read_settings(folder), {"out", "resume", "overwrite", "json", "root", "device"}
+    if saved.minutes is not None:  # its epochs came out of them, and stay
+        free |= {"minutes", "epochs"}
+    given, was, usual = plain(config), plain(saved), {**plain(usual_config(config.preset)), "preset": None}
+    changed = [k for k, v in given.items() if k not in free and v != usual[k] and v != was[k]]
     if changed:
-        listed = ", ".join(f"--{k.replace('_', '-')} {given[k]} (was {plain(saved)[k]})" for k in changed)
+        listed = ", ".join(f"--{k.replace('_', '-')} {given[k]} (was {was[k]})" for k in changed)
         raise ArgumentError(
             f"--resume: the run in {config.folder} was started with other settings: {listed}; leave them out."
         )
@@ -180,7 +128,7 @@ def _palette(config: PretrainConfig, source: ImageSource, kept: torch.Tensor) ->
     fits = (getattr(TASKS[name], "fit_palette", None) for name in task_names(config.task))
     fit = next((fit for fit in fits if fit is not None), build_palette)
     return fit(
-        lambda: (source.gather(ids) for ids in chunks), config.colours, config.palette_space, config.grey, config.seed
+        lambda: (source.gather(ids) for ids in chunks), config.colours, config.label_space, config.grey, config.seed
     )
 
 
@@ -210,8 +158,8 @@ def _start_folder(
         config.folder,
         {
             "verb": "pretrain",
-            "command": command_line("pretrain", config),
-            "settings": plain(config),
+            "command": typed_command(config),
+            "settings": {**plain(config), "palette_space": config.label_space},
             "data": {"name": source.name, "fingerprint": source.fingerprint, "images": len(source), "broken": len(source.broken),
                      "classes": class_count(source)},
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -246,8 +194,11 @@ def _within_minutes(config: PretrainConfig, minutes: float, painter: Painter, ba
         return config
     optimizer = _optimizer(config, painter.model, painter.compute)
     epochs = epochs_within(minutes, painter.model, optimizer, batches, _loss_function(painter), painter.compute)
-    note(f"pretrain: {epochs} epochs fit into {minutes:g} minutes")
-    return replace(config, epochs=epochs, minutes=None)  # the same command gives the same run again
+    most = ", the most that --minutes gives" if epochs == MOST_EPOCHS else ""
+    typed = config.epochs != usual_config(config.preset).epochs
+    decides = f"; these count, not --epochs {config.epochs}" if typed else ""
+    note(f"pretrain: {epochs} epochs fit into {minutes:g} minutes{most}{decides}")
+    return replace(config, epochs=epochs)
 
 
 def _train(
@@ -272,7 +223,9 @@ def _train(
         ):
             loss = loss_of(batch)
             sums += torch.stack([loss.numerator, loss.denominator])
-        return {"validation_loss": float(sums[0] / sums[1].clamp_min(_LEAST_COUNT))}
+        numerator, denominator = sums.tolist()
+        # all held-out pictures may be masked, or the only one have no other to be told from: that is as good as none held out
+        return {"validation_loss": numerator / denominator} if denominator else {}
 
     settings = LoopSettings(
         config.epochs, config.warmup_epochs, config.accumulate, config.clip, config.patience, config.seed,
@@ -297,8 +250,9 @@ def _save_encoder(
         "task": config.task, "data": source.name, "data_fingerprint": source.fingerprint, "images": len(source),
         "epochs": epochs, "seed": config.seed,
     }  # fmt: skip
-    if painter.task.palette is not None:
-        card |= {"colours": config.colours, "palette_space": config.palette_space}
+    palette = painter.task.palette
+    if palette is not None:
+        card |= {"colours": palette.size, "palette_space": palette.space}
     leaks = leaked_labels(config.fusion)
     if leaks is not None:
         card["leaks"] = leaks
@@ -318,28 +272,15 @@ def _optimizer(config: PretrainConfig, model: torch.nn.Module, compute: Compute)
     return torch.optim.SGD(groups, lr=rate, momentum=_MOMENTUM, nesterov=True, fused=fused)
 
 
-def judged_source(config: PretrainConfig, held_out: Callable[[], ImageSource], compute: Compute) -> ImageSource:
-    """What a run's painting is shown and measured on: the test split, or the held-out images where there is none."""
-    if "test" not in available_splits(config.data, config.root):
-        return held_out()
-    test = open_source(
-        config.data,
-        "test",
-        config.root,
-        image_size=config.image_size,
-        unlabelled=config.unlabelled,
-        max_broken=config.max_broken,
-    )
-    report_broken(test)
-    return _chosen(config, test).to(compute.device)
-
-
-def _finish(painter: Painter, judged: ImageSource, shown: torch.Tensor, folder: RunFolder) -> Outcome:
+def _finish(
+    config: PretrainConfig, painter: Painter, judged: ImageSource, shown: torch.Tensor, folder: RunFolder
+) -> Outcome:
     """Measures colour quality and keeps the pictures of the best weights, if the task paints."""
     if not isinstance(painter.task, PaintingTask):
         lines = [f"Run folder: {folder.path}", f"{painter.task.name} paints nothing. Next: pretint probe {folder.path}"]
         return Outcome({"run": str(folder.path), **add_results(folder.path, "colour", [])}, [], lines)
     entry = measure_colour(painter, judged, "test" if judged.split == "test" else "held-out", read_bin_prior(folder))
+    entry["data"] = data_name(judged, config.classes)
     save_pictures(folder, "pictures", shown, painter)
     results = add_results(folder.path, "colour", [entry])
     return Outcome(

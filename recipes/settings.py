@@ -8,15 +8,27 @@ from pathlib import Path
 from ..backbones import CHROMA_SPACES, SMALLEST_SIZE, STEMS, check_backbone_name
 from ..colour import GREY_FORMULAS, PALETTE_SPACES
 from ..data import AUGMENTATIONS
-from ..pretext import DECODERS, DECODES, LOSSES, PREDICT_AT, check_fuses, full_fusion_name, leaked_labels, task_names
+from ..pretext import (
+    DECODERS,
+    DECODES,
+    LOSSES,
+    PREDICT_AT,
+    check_fuses,
+    check_weights,
+    full_fusion_name,
+    leaked_labels,
+    task_names,
+    task_options,
+    wants_pair,
+)
 from ..runtime.errors import ArgumentError, UnknownNameError
 from ..runtime.loop import SCHEDULES
 from .options import DataOptions, MachineOptions, check_seed, not_negative, positive
+from .systems import PRESETS
 
 _LARGEST_SIZE = 4096
 OPTIMIZERS = ("adamw", "adam", "rmsprop", "sgd")
 _CHOICES = {
-    "palette_space": PALETTE_SPACES,
     "decode": DECODES,
     "augment": AUGMENTATIONS,
     "stem": STEMS,
@@ -27,6 +39,12 @@ _CHOICES = {
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
 }
+# settings that would do nothing with a task that does not take them, and are refused there
+_OF_TASKS = (
+    "loss", "keep_luma", "bounded", "label_smoothing", "soft", "soft_sigma", "rebalance", "mask_grey", "contrast_temperature",
+)  # fmt: skip
+# tasks that not every palette suits, the usual space first: split-brain predicts chroma alone, superres luma too
+_TASK_SPACES = {"split-brain": ("ab", "cbcr"), "superres": ("rgb", "lab")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,14 +52,15 @@ class PretrainConfig(MachineOptions, DataOptions):
     """Pretrain an encoder by colourization.
 
     Attributes:
-        preset: start from the settings of a published system (see pretint presets); options typed beside it go before.
+        preset: start from the settings of a published system (see pretint presets); options typed beside it go before. In Python
+            this is the name alone: preset_config(NAME, ...) gives the settings.
         data: toy, cifar10, cifar100, stl10, a folder, a .tar(.gz, .xz) of a folder, or an .npz file.
         task: what is learnt (see pretint tasks), or several joined by +, such as palette+contrast.
-        task_weights: of the losses of several tasks; all alike by default.
+        task_weights: of the losses of several tasks, one each; all alike by default.
         backbone: an encoder's name (see pretint backbones).
-        out: the run's folder; runs/DATA-TASK by default.
+        out: the run's folder; runs/DATA-PRESET by default, without preset runs/DATA-TASK.
         epochs: passes over the training images.
-        minutes: train as many epochs as fit into this time instead, by the speed of the first steps; at least one.
+        minutes: train as many epochs as fit into this time instead, by the speed of the first steps; from 1 to 1000.
         width: channels of the first stage, for our own encoders.
         depth: number of stages, for our own encoders.
         blocks: residual blocks a stage, for pretint_resunet.
@@ -55,9 +74,10 @@ class PretrainConfig(MachineOptions, DataOptions):
         input_mean: subtracted from the input, in units of 0…1; 0.5 by default.
         input_std: then divided by; 0.25 by default.
         colours: K, the number of palette colours.
-        palette_space: rgb, lab, ab or cbcr: where the palette's k-means runs and labels are nearest.
-        decode: mode, mean or annealed: how a distribution over colours is painted.
-        temperature: of the annealed mean, above 0 and at most 1.
+        palette_space: rgb, lab, ab or cbcr: where the palette's k-means runs and labels are nearest; rgb by default, ab for
+            split-brain.
+        decode: mode, mean, annealed or sample: how a distribution over colours is painted.
+        temperature: of annealed and sample, above 0 and at most 1.
         loss: mse, l1 or huber, for regression.
         keep_luma: paint with the input's own luma, for rgb-regression.
         bounded: bound ab by tanh, for lab-regression; --no-bounded leaves it free.
@@ -111,7 +131,7 @@ class PretrainConfig(MachineOptions, DataOptions):
     input_mean: float | None = None
     input_std: float | None = None
     colours: int = 24
-    palette_space: str = "rgb"
+    palette_space: str | None = None
     decode: str = "annealed"
     temperature: float = 0.38
     loss: str = "mse"
@@ -145,6 +165,8 @@ class PretrainConfig(MachineOptions, DataOptions):
     overwrite: bool = False
 
     def __post_init__(self) -> None:
+        if self.preset is not None and self.preset not in PRESETS:
+            raise UnknownNameError("--preset", self.preset, PRESETS)
         names = task_names(self.task)
         check_backbone_name(self.backbone)
         positive(
@@ -154,6 +176,8 @@ class PretrainConfig(MachineOptions, DataOptions):
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
                 raise UnknownNameError(f"--{name.replace('_', '-')}", getattr(self, name), known)
+        if self.label_space not in PALETTE_SPACES:
+            raise UnknownNameError("--palette-space", self.label_space, PALETTE_SPACES)
         if not SMALLEST_SIZE <= self.image_size <= _LARGEST_SIZE:
             raise ArgumentError(f"--image-size: {self.image_size} must be from {SMALLEST_SIZE} to {_LARGEST_SIZE}.")
         if not 2 <= self.colours <= 4096:
@@ -181,8 +205,42 @@ class PretrainConfig(MachineOptions, DataOptions):
             raise ArgumentError("--fusion-weights: there is no classifier to load; name it by --fusion timm/NAME.")
         if self.resume and self.overwrite:
             raise ArgumentError("--resume and --overwrite can't both be meant; give one of them.")
+        self._check_task(names)
+
+    def _check_task(self, names: list[str]) -> None:
+        """Raises ArgumentError for settings that the tasks do not take, or not in this way."""
+        taken, pair = task_options(self.task), wants_pair(self.task)
+        for name in _OF_TASKS:
+            if name not in taken:
+                self._refuse(name, f"{self.task} does not take it")
+        for name in ("input_mean", "input_std") if pair else ():
+            self._refuse(name, f"{self.task} sees luma and chroma, which have means and spreads of their own")
+        for name in names:
+            spaces = _TASK_SPACES.get(name, PALETTE_SPACES)
+            if self.label_space not in spaces:
+                raise ArgumentError(
+                    f"--palette-space: {self.label_space} does not suit {name}; use {' or '.join(spaces)}."
+                )
+        check_weights(names, self.task_weights)
+
+    def _refuse(self, name: str, reason: str) -> None:
+        """Raises ArgumentError unless a setting is what it is by default."""
+        usual = getattr(type(self), name)
+        if getattr(self, name) == usual:
+            return
+        option = f"--{'no-' if usual is True else ''}{name.replace('_', '-')}"
+        preset = self.preset if self.preset and name in PRESETS[self.preset].settings else None
+        mend = f"preset {preset} sets it, so give {option} {usual}" if preset else "leave it out"
+        raise ArgumentError(f"{option}: {reason}; {mend}.")
+
+    @property
+    def label_space(self) -> str:
+        """`palette_space`, or the one that suits the task."""
+        if self.palette_space is not None:
+            return self.palette_space
+        return next((_TASK_SPACES[name][0] for name in task_names(self.task) if name in _TASK_SPACES), "rgb")
 
     @property
     def folder(self) -> Path:
-        """`out`, or the default made from data and task."""
-        return self.out or Path("runs") / f"{Path(self.data).name.split('.')[0]}-{self.task}"
+        """`out`, or the default made from the data and what is done with it."""
+        return self.out or Path("runs") / f"{Path(self.data).name.split('.')[0]}-{self.preset or self.task}"

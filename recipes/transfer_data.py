@@ -17,7 +17,7 @@ from ..runtime.errors import ArgumentError, DataError, RunFolderError, UnknownNa
 from ..runtime.runfolder import RunFolder
 from .opening import read_settings
 from .options import DataOptions, MachineOptions, check_seed, positive
-from .pretraining import report_broken
+from .training_data import report_broken
 
 
 @dataclass(frozen=True, kw_only=True)

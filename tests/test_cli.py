@@ -66,6 +66,17 @@ BAD_INPUT = {
     "resuming nothing": (["pretrain", "--resume"], "--resume"),
     "a tiny image": (["pretrain", "--image-size", "4"], "--image-size"),
     "a temperature of zero": (["pretrain", "--temperature", "0"], "--temperature"),
+    "an option that the task does not take": (["pretrain", "--task", "rgb-regression", "--soft", "5"], "--soft"),
+    "an option of the preset that the task does not take": (
+        ["pretrain", "--preset", "zhang16", "--task", "rgb-regression"],
+        "--rebalance None",
+    ),
+    "a weight for a task alone": (["pretrain", "--task", "palette", "--task-weights", "1"], "--task-weights"),
+    "a mean for luma and chroma": (["pretrain", "--task", "contrast", "--input-mean", "0"], "--input-mean"),
+    "a palette with luma for split-brain": (
+        ["pretrain", "--task", "split-brain", "--palette-space", "lab"],
+        "use ab or cbcr",
+    ),
     "labels above one": (["probe", "runs/none", "--labels", "1.5"], "--labels"),
     "labels of zero": (["finetune", "runs/none", "--labels", "0"], "--labels"),
     "a run that is none": (["probe", "runs/none"], "runs/none"),

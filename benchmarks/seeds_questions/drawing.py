@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from pretint.colour import luma, to_uint8
-from pretint.evaluation import contact_sheet
+from pretint.colour import to_uint8
+from pretint.evaluation import contact_sheet, grey_picture
 
 _STYLE: dict[Any, Any] = {
     "font.size": 11,
@@ -41,8 +41,8 @@ def rendered(figure: Figure) -> Image.Image:
 
 
 def grey_of(rgb: Tensor, grey: str) -> Tensor:
-    """What the network is shown, as a picture."""
-    return to_uint8(luma(rgb, grey).expand(-1, 3, -1, -1))
+    """The grey of pictures by a formula, as pictures."""
+    return to_uint8(grey_picture(rgb, grey))
 
 
 def side_by_side(groups: Mapping[str, Sequence[Any]], labels: Sequence[str], scale: int = 2) -> Image.Image:

@@ -23,7 +23,7 @@ def unlike_the_training_set(bench: Bench) -> Answer:
             entry = measured(run, source)
             gain = 100 * (1 - entry["ab_rmse"] / entry["grey_ab_rmse"])
             rows.append([
-                what, f"`{name}`", beside(entry, "top1", "grey_lookup", 1, percent=True), beside(entry, "ab_rmse", "grey"),
+                what, f"`{name}`", beside(entry, "top1", "grey_lookup"), beside(entry, "ab_rmse", "grey"),
                 f"{gain:+.0f} %".replace("-", "−"), beside(entry, "delta_e2000", "grey"),
                 f"{entry['colourfulness']:.0f} ({entry['colourfulness_true']:.0f})",
             ])  # fmt: skip

@@ -12,7 +12,7 @@ from pretint.evaluation import ColourQuality, contact_sheet
 from pretint.pretext import Painter
 from pretint.recipes import Run
 from pretint.recipes.opening import make_model
-from pretint.recipes.pretraining import held_out_ids, open_training_source
+from pretint.recipes.training_data import held_out_ids, open_training_source
 
 from .bench import Answer, Bench, Picture
 from .drawing import chart_style, rendered

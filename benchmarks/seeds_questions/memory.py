@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from pretint.recipes.pretraining import open_training_source
+from pretint.recipes.training_data import open_training_source
 
 from .bench import Answer, Bench, Picture, measured, shown
 from .drawing import grey_of, side_by_side

@@ -69,12 +69,11 @@ def _named(colour: Tensor) -> str:
 
 def _hue_table(painter: Painter, source: ImageSource) -> list[str]:
     """Of the pixels whose true colour is strong: which hue it has, and which was painted."""
-    true_hues, painted_hues, strong = [], [], []
+    true_hues, painted_hues = [], []
     pixels = 0
     for rgb, painted, _ in painter.predictions(source, torch.arange(len(source))):
         lab, painted_lab = (rgb_to_lab(pictures).transpose(0, 1).flatten(1).cpu() for pictures in (rgb, painted))
         chosen = lab[1:].norm(dim=0) >= _STRONG
-        strong.append(chosen)
         pixels += chosen.numel()
         true_hues.append(_hue(lab[:, chosen]))
         painted_hues.append(_hue(painted_lab[:, chosen], _HARDLY_ANY))

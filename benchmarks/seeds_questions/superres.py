@@ -6,14 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pretint.colour import to_float, to_uint8
+from pretint.colour import shrink, to_float, to_uint8
 from pretint.evaluation import ColourQuality, contact_sheet
+from pretint.evaluation.tables import percent_text
 from pretint.pretext import Decoding
-from pretint.pretext.resolution import shrink
 from pretint.pretext.superres import coarse
 
 from .bench import Answer, Bench, Picture, measured, shown
-from .tables import colour_comparison
+from .tables import colour_comparison, measure
 
 _FACTOR = 4
 
@@ -36,8 +36,8 @@ def from_small_to_large(bench: Bench) -> Answer:
         quality.update(enlarge(all_pictures), all_pictures)
         entries[name] = quality.compute()
     accuracy = (
-        f"Palette: {labels['cross_entropy_nats']:.3f} nats, top-1 {100 * labels['top1']:.1f} % "
-        f"(grey lookup {100 * labels['grey_lookup_top1']:.1f} %, which sees each pixel's true grey)."
+        f"Palette: {measure(labels, 'cross_entropy_nats')} nats, top-1 {percent_text(labels['top1'])} "
+        f"(grey lookup {percent_text(labels['grey_lookup_top1'])}, which sees each pixel's true grey)."
     )
     # The all-grey picture is no baseline here: it has the true lightness, which is what is asked for.
     table = colour_comparison(entries, baselines=("true",))

@@ -7,6 +7,8 @@ from typing import Any
 
 from pretint.evaluation.tables import COLOUR_BASELINES, COLOUR_METRICS, baseline_value
 
+_METRICS = {metric.key: metric for metric in COLOUR_METRICS}
+
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """Lines of a Markdown table.
@@ -35,11 +37,12 @@ def colour_comparison(
     return table(["", *entries, *(COLOUR_BASELINES[baseline] for baseline in baselines)], rows)
 
 
-def beside(entry: Mapping[str, Any], key: str, baseline: str, digits: int = 2, percent: bool = False) -> str:
-    """A measure with its baseline in brackets; `–` for what does not apply."""
-    values = [entry.get(key), entry.get(f"{baseline}_{key}")]
-    if percent:
-        texts = ["–" if value is None else f"{100 * value:.{digits}f} %" for value in values]
-    else:
-        texts = ["–" if value is None else f"{value:.{digits}f}" for value in values]
-    return f"{texts[0]} ({texts[1]})"
+def measure(entry: Mapping[str, Any], key: str) -> str:
+    """A measure of colour quality as the library's own tables show it; `–` for what does not apply."""
+    return _METRICS[key].text(entry.get(key))
+
+
+def beside(entry: Mapping[str, Any], key: str, baseline: str) -> str:
+    """A measure with its baseline in brackets."""
+    metric = _METRICS[key]
+    return f"{metric.text(entry.get(key))} ({metric.text(baseline_value(entry, metric, baseline))})"

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from pretint.evaluation import Comparison, headline
+from pretint.evaluation.tables import percent_text, signed
 from pretint.recipes import PRESETS, ProbeConfig, probe
 from pretint.recipes.opening import read_settings
 from pretint.runtime.results import read_results
@@ -57,9 +58,9 @@ def _cells(comparison: Comparison) -> list[str]:
     return [
         comparison.sees,
         comparison.layer or "–",
-        f"{100 * comparison.control_top1:.1f} %",
-        f"{100 * comparison.top1:.1f} %",
-        f"{comparison.points:+.1f}".replace("-", "−"),
+        percent_text(comparison.control_top1),
+        percent_text(comparison.top1),
+        signed(comparison.points),
         f"± {comparison.noise:.1f}",
     ]
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pretint.colour import rgb_to_lab, to_float
 from pretint.data import TOY_CLASSES, draw_toy, toy_colours
-from pretint.evaluation import contact_sheet, grey_picture
+from pretint.evaluation import contact_sheet
 from pretint.pretext import Decoding, Painter
 from pretint.recipes import PretrainConfig, Run
 
@@ -77,7 +77,7 @@ def what_squared_error_wants(bench: Bench) -> Answer:
     known = {
         "the true pictures": scenes.rgb,
         "the mean of both, in RGB": ((first + second) / 2 * 255).round().to(torch.uint8),
-        "all grey": (grey_picture(scenes.rgb) * 255).round().to(torch.uint8),
+        "all grey": grey_of(scenes.rgb, "rec601"),
     }
     header = [
         "painted by", "ab distance to the nearer colour", "to the mean of both", "pixels nearer to a colour than to the mean",

@@ -25,6 +25,8 @@ ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "cnn of RGB": ("pretint_cnn", {"width": 4, "in_chans": 3}),
     "pair": ("pair/pretint_cnn", {"width": 4, "depth": 3}),
     "resunet of L*": ("pretint_resunet", {"width": 4, "depth": 4, "preprocess": Preprocess(1, "lstar", 0.4, 0.3)}),
+    "pooled seed": ("pretint_toronto_cnn", {"width": 4}),
+    "strided seed": ("pretint_wallner_alpha", {"width": 4}),
 }
 VIT = ("timm/vit_tiny_patch16_224", {"patch_size": 8, "depth": 1, "embed_dim": 24, "num_heads": 2})
 every_encoder = pytest.mark.parametrize("case", ENCODERS)
@@ -76,7 +78,7 @@ def test_onnxruntime_computes_the_same_from_the_file_at_any_batch_and_image_size
         assert_close(session.run(None, {"images": rgb.numpy()}), eager(encoder, rgb, maps=True))
 
 
-@pytest.mark.parametrize("case", ["unet", "pair"])
+@pytest.mark.parametrize("case", ["unet", "pair", "pooled seed", "strided seed"])
 def test_the_saved_program_computes_the_same_at_any_batch_and_image_size(tmp_path: Path, case: str):
     encoder = trained(ENCODERS[case][0], **ENCODERS[case][1])
     made = export_backbone(encoder, tmp_path / "encoder.pt2", "torch-export", maps=True)

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from pretint.backbones import Preprocess, create_backbone, load_backbone, save_backbone
+from pretint.backbones import SEED_ENCODERS, Preprocess, create_backbone, load_backbone, save_backbone
 from pretint.runtime.errors import ArgumentError, NotFiniteError, RunFolderError
 from pretint.runtime.tensors import tensors_checksum
 
@@ -26,6 +26,7 @@ TRAVELLERS = [
     ("pretint_cnn", {"width": 4, "convs": 1}),
     ("pretint_cnn", {"width": 4, "in_chans": 2}),
     ("pretint_resunet_tiny", {}),
+    *((name, {"width": 2}) for name in SEED_ENCODERS),
     ("pair/pretint_unet", {"width": 4, "in_chans": 3}),
     ("timm/resnet18", {}),
     ("timm/efficientnet_b0", {}),

@@ -6,7 +6,9 @@ import importlib
 import pytest
 
 
-@pytest.mark.parametrize("module", ["balance", "bins", "histogram", "measures", "palette", "spaces", "tables"])
+@pytest.mark.parametrize(
+    "module", ["balance", "bins", "histogram", "measures", "palette", "resolution", "spaces", "tables"]
+)
 def test_docstring_examples(module):
     result = doctest.testmod(importlib.import_module(f"pretint.colour.{module}"))
     assert result.attempted > 0

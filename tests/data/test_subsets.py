@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pretint.data import TensorSource, class_balanced_subset, hold_out
-from pretint.runtime.errors import ArgumentError
+from pretint.data import TensorSource, class_balanced_subset, few_shot_subset, hold_out
+from pretint.runtime.errors import ArgumentError, DataError
 
 
 def _source(labels: torch.Tensor | None, n: int) -> TensorSource:
@@ -70,3 +70,33 @@ def test_a_rare_class_keeps_at_least_one_label():
 def test_label_shares_outside_zero_to_one_are_refused(fraction):
     with pytest.raises(ArgumentError, match=r"\(0, 1\]"):
         class_balanced_subset(torch.zeros(5, dtype=torch.int64), fraction, 0)
+
+
+@pytest.mark.parametrize("per_class", [1, 5, 25])
+def test_few_shot_subsets_hold_exactly_so_many_of_every_class(per_class):
+    labels = torch.tensor([3] * 25 + [0] * 400 + [7] * 60)[
+        torch.randperm(485, generator=torch.Generator().manual_seed(0))
+    ]
+    ids = few_shot_subset(labels, per_class, seed=0)
+    assert labels[ids].bincount().tolist() == [per_class, 0, 0, per_class, 0, 0, 0, per_class]
+    assert ids.tolist() == sorted(set(ids.tolist()))
+
+
+def test_few_shots_are_fixed_by_the_seed_and_a_part_of_more_shots():
+    labels = torch.arange(1000) % 10
+    few, again, more, other = (
+        set(few_shot_subset(labels, count, seed).tolist()) for count, seed in ((5, 1), (5, 1), (25, 1), (5, 2))
+    )
+    assert few == again < more
+    assert len(few & other) < 10  # by chance 2 or 3 of 50
+    assert few == set(class_balanced_subset(labels, 0.05, seed=1).tolist())
+
+
+def test_a_class_with_too_few_pictures_is_named():
+    labels = torch.tensor([0] * 30 + [4] * 9)
+    with pytest.raises(DataError, match="10 pictures of each class are asked for, but class 4 has 9"):
+        few_shot_subset(labels, 10, seed=0)
+    with pytest.raises(ArgumentError, match="per_class: got 0"):
+        few_shot_subset(labels, 0, seed=0)
+    with pytest.raises(ArgumentError, match="there are none"):
+        few_shot_subset(labels[:0], 5, seed=0)

@@ -10,7 +10,16 @@ import torch.nn.functional as F
 from pretint.backbones import Preprocess, create_backbone
 from pretint.colour import build_palette, luma
 from pretint.data import Batch
-from pretint.pretext import Autoencoder, Rotation, SuperResolution, Supervised, Untrained, build_model
+from pretint.pretext import (
+    Autoencoder,
+    Decoding,
+    Rotation,
+    SuperResolution,
+    Supervised,
+    Untrained,
+    build_model,
+    create_task,
+)
 from pretint.runtime.errors import ArgumentError, DataError
 
 GREY = Preprocess()
@@ -30,9 +39,14 @@ def test_the_autoencoder_predicts_the_grey_it_sees(predict_at):
     torch.testing.assert_close(targets, wanted, atol=0.5 / 255 + 1e-6, rtol=0)
     loss = task.loss(torch.full_like(targets, 0.5), targets)
     assert float(loss.numerator / loss.denominator) == pytest.approx(float(((targets - 0.5) ** 2).mean()), rel=1e-5)
-    painted = task.paint(targets, batch.rgb)
-    grey = luma(batch.rgb).expand(-1, 3, -1, -1)
-    torch.testing.assert_close(painted, grey, atol=1e-2 if predict_at > 1 else 1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("predict_at", [1, 2, 4])
+def test_the_autoencoder_paints_what_it_predicts_and_nothing_of_the_picture(predict_at):
+    predictions = torch.rand(8, 1, 16 // predict_at, 16 // predict_at, generator=torch.Generator().manual_seed(1))
+    painted = Autoencoder(GREY, predict_at).paint(predictions, _batch().rgb)
+    grey = F.interpolate(predictions, size=(16, 16), mode="bilinear").expand(-1, 3, -1, -1)
+    torch.testing.assert_close(painted, grey, atol=1e-6, rtol=0)
 
 
 def test_a_quarter_of_the_batch_gets_each_turn():
@@ -82,9 +96,32 @@ def test_super_resolution_sees_four_by_four_averages_and_predicts_every_pixel():
     assert torch.equal(targets, palette.labels(batch.rgb))
 
 
-def test_super_resolution_needs_colour_in_and_luma_out():
+@pytest.mark.parametrize("predict_at", [1, 2])
+@pytest.mark.parametrize("space", ["rgb", "lab"])
+def test_super_resolution_paints_nothing_of_the_luma_that_it_must_find(space, predict_at):
+    rgb = _batch(2).rgb
+    task = SuperResolution(Preprocess(3), build_palette(lambda: [rgb], 5, space), predict_at=predict_at)
+    predictions = torch.randn(2, 5, 16 // predict_at, 16 // predict_at, generator=torch.Generator().manual_seed(1))
+    for way in (None, Decoding("mode", saturation=0.5)):
+        painted = task.paint(predictions, rgb, way)
+        assert painted.shape == (2, 3, 16, 16)
+        assert torch.equal(painted, task.paint(predictions, 255 - rgb, way))
+
+
+def test_super_resolution_needs_colour_in_luma_out_and_something_to_find():
     rgb = _batch().rgb
-    with pytest.raises(ArgumentError, match="three RGB channels"):
-        SuperResolution(GREY, build_palette(lambda: [rgb], 4, "rgb"))
+    palette = build_palette(lambda: [rgb], 4, "rgb")
+    for preprocess, given in ((GREY, "grey"), (Preprocess(3, chroma="ab"), "luma and chroma")):
+        with pytest.raises(
+            ArgumentError, match=rf"superres sees RGB and nothing else, got {given}; give Preprocess\(3\)"
+        ):
+            create_task("superres", preprocess, palette=palette)
     with pytest.raises(ArgumentError, match="no luma"):
         SuperResolution(Preprocess(3), build_palette(lambda: [rgb], 4, "cbcr"))
+    with pytest.raises(ArgumentError, match=r"--predict-at: at 4 .* use 1 or 2"):
+        SuperResolution(Preprocess(3), palette, predict_at=4)
+
+
+def test_labels_are_learnt_from_colour_pictures_too():
+    task = create_task("supervised", Preprocess(3), classes=3)
+    assert task.split(_batch(labels=True))[0].shape == (8, 3, 16, 16)

@@ -18,6 +18,7 @@ from timm.optim import param_groups_weight_decay
 from torch import Tensor, nn
 
 from pretint.backbones import Preprocess, create_backbone
+from pretint.colour import build_palette
 from pretint.pretext import (
     Contrast,
     FrozenClassifier,
@@ -38,6 +39,7 @@ from pretint.runtime.errors import ArgumentError, UnknownNameError
 
 SMALL = "timm/test_resnet"
 CHANNELS, REDUCTIONS = [4, 8, 16], [1, 2, 4]
+_PICTURES = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
 def _noise(*shape: int, seed: int = 0) -> Tensor:
@@ -205,20 +207,28 @@ def test_a_decoder_that_fuses_nothing_names_those_that_do(name):
 
 def _task(name: str) -> tuple[Task, nn.Module]:
     pair = name in ("contrast", "rgb-regression+contrast")
-    preprocess = Preprocess(3, chroma="cbcr") if pair else Preprocess(3 if name == "autoencoder" else 1)
+    preprocess = Preprocess(3, chroma="cbcr") if pair else Preprocess(3 if name == "superres" else 1)
     backbone = "pair/pretint_unet" if pair else "pretint_unet"
     encoder = create_backbone(backbone, preprocess.in_chans, preprocess=preprocess, width=4, depth=3)
-    return create_task(name, preprocess), encoder
+    options: dict[str, Any] = {"palette": build_palette(lambda: [_PICTURES], 4)} if name == "superres" else {}
+    return create_task(name, preprocess, **options), encoder
 
 
 @pytest.mark.parametrize(
-    "name", ["rotation", "contrast", "rgb-regression+autoencoder", "rgb-regression+contrast", "autoencoder"]
+    "name", ["rotation", "contrast", "rgb-regression+autoencoder", "rgb-regression+contrast", "superres"]
 )
 def test_a_classifier_helps_no_task_of_other_heads_or_other_input(name):
     task, encoder = _task(name)
     assert isinstance(task, (Rotation, Contrast)) or "+" in task.name or task.in_chans == 3
     with pytest.raises(ArgumentError, match=r"--fusion: a classifier helps one task .* is not; use palette"):
         build_model(task, encoder, HeadSettings(), _classifier())
+
+
+@pytest.mark.parametrize("name", ["rotation", "contrast", "random"])
+def test_its_own_average_is_refused_where_no_decoder_would_fuse_it(name):
+    task, encoder = _task(name)
+    with pytest.raises(ArgumentError, match=f"--fusion: {name} has no decoder that would fuse anything; leave it out"):
+        build_model(task, encoder, HeadSettings(fusion_features=0))
 
 
 def test_its_own_average_goes_with_several_tasks():

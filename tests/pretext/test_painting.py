@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from pretint.backbones import Preprocess, create_backbone
@@ -13,6 +14,7 @@ from pretint.pretext import (
     ABBins,
     Autoencoder,
     Decoding,
+    HeadSettings,
     LabRegression,
     Painter,
     PaletteTask,
@@ -254,6 +256,48 @@ def test_colourize_at_the_trained_size_is_painting(tints):
     assert difference.abs().max() <= 1
 
 
+@pytest.mark.parametrize(
+    ("backbone", "options", "settings"),
+    [
+        ("pretint_cs520", {"width": 4}, HeadSettings(decoder="cs520", width=4)),
+        ("timm/vit_tiny_patch16_224", {"depth": 1, "patch_size": 4}, HeadSettings(decoder="hypercolumn", width=4)),
+    ],
+)
+def test_a_network_of_one_size_sees_the_whole_picture_in_that_square(tints, backbone, options, settings):
+    torch.manual_seed(0)
+    task = PaletteTask(GREY, tints, "mode")
+    model = build_model(task, create_backbone(backbone, **options), settings)
+    painter = Painter(model, task, CPU)
+    assert painter.model.fixed_size == 32
+    picture = _pictures(1, 20, 90)[0]
+    squeezed = F.interpolate(picture[None] / 255, size=(32, 32), mode="bilinear", antialias=True)
+    seen: list[torch.Tensor] = []
+    painter.model.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    painted = painter.colourize(picture, 32)
+    assert painted.shape == picture.shape
+    torch.testing.assert_close(seen[0], GREY(squeezed), atol=0.02, rtol=0)  # rounded to 8 bits in between
+    with pytest.raises(ArgumentError, match="--size: this network sees pictures of 32 × 32 pixels alone, not of 64"):
+        painter.look_at(picture, 64)
+
+
+def test_networks_of_any_size_say_so(tints):
+    assert _painter(PaletteTask(GREY, tints)).model.fixed_size is None
+
+
+def test_what_gives_no_colours_to_grey_pictures_paints_no_photograph():
+    for task, preprocess in (
+        (SuperResolution(Preprocess(3), _full_palette()), Preprocess(3)),
+        (Autoencoder(GREY), GREY),
+    ):
+        encoder = create_backbone("pretint_unet", preprocess.in_chans, width=4, depth=3)
+        painter = Painter(build_model(task, encoder), task, CPU)
+        with pytest.raises(
+            ArgumentError, match=f"task: {task.name} gives no colours to grey pictures; take a run of palette"
+        ):
+            painter.colourize(_pictures(1)[0], 16)
+        assert painter.paint(_pictures()).shape == (2, 3, 16, 16)
+
+
 def test_a_picture_is_predicted_once_and_painted_in_many_ways(tints):
     painter = _painter(PaletteTask(GREY, tints, predict_at=2))
     picture = _pictures(1, 50, 35)[0]
@@ -308,24 +352,6 @@ def test_a_trained_network_can_be_painted_in_any_way(tints):
     assert len({picture.numpy().tobytes() for picture in asked.values()}) == 4
     painter.decoding = None
     assert torch.equal(painter.paint(rgb), asked["annealed"])
-
-
-@pytest.mark.parametrize("predict_at", [1, 2])
-def test_a_sweep_of_temperatures_goes_from_the_mode_to_the_mean(tints, predict_at):
-    rgb = _pictures()
-    painter = _painter(PaletteTask(GREY, tints, predict_at=predict_at))
-    seen: list[int] = []
-    painter.model.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
-    sweep = painter.temperature_sweep(rgb, [1e-6, 0.38, 1.0])
-    assert seen == [2]
-    for picture, way in zip(sweep, (Decoding("mode"), Decoding(), Decoding("mean")), strict=True):
-        assert torch.equal(picture, Painter(painter.model, painter.task, CPU, way).paint(rgb))
-    # the saturation chosen before holds for the sweep too
-    painter.decoding = Decoding("sample", saturation=0.0)
-    grey = painter.temperature_sweep(rgb, [0.5])[0]
-    assert (grey.amax(1) - grey.amin(1)).max() <= 1
-    with pytest.raises(ArgumentError, match=r"temperature: 0\.0 must be above 0"):
-        painter.temperature_sweep(rgb, [0.0])
 
 
 def test_sampled_pictures_are_the_same_alone_and_among_others(tints):
@@ -401,9 +427,8 @@ def test_a_sure_network_is_confident_and_an_undecided_one_is_not(tints):
 
 def test_what_needs_a_distribution_is_refused_for_other_tasks():
     painter = _painter(LabRegression(GREY))
-    for ask in (painter.confidence, lambda rgb: painter.temperature_sweep(rgb, [0.5])):
-        with pytest.raises(ArgumentError, match="lab-regression predicts no distribution over colours"):
-            ask(_pictures())
+    with pytest.raises(ArgumentError, match="lab-regression predicts no distribution over colours"):
+        painter.confidence(_pictures())
     with pytest.raises(ArgumentError, match="lab-regression paints in its own way alone; leave them out"):
         painter.check_told()
 

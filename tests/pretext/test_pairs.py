@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from functools import cache
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -20,6 +23,7 @@ from pretint.pretext import (
     Task,
     build_model,
     create_task,
+    task_names,
 )
 from pretint.runtime.device import Compute
 from pretint.runtime.errors import ArgumentError, UnknownNameError
@@ -33,6 +37,7 @@ def _pictures(n: int = 6, size: int = 16) -> torch.Tensor:
     return torch.randint(0, 256, (n, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
+@cache
 def _palette(space: str = "ab", k: int = 6) -> Palette:
     return build_palette(lambda: [_pictures(20)], k, space)
 
@@ -96,6 +101,14 @@ def test_the_contrast_is_infonce_both_ways():
             slow += float(-scores[i] + scores.logsumexp(0)) / 2
     assert float(loss.numerator) == pytest.approx(slow, rel=1e-5)
     assert float(loss.denominator) == 5
+
+
+def test_a_picture_without_others_to_be_told_from_counts_nothing():
+    task = Contrast(YCC)
+    model = _model(task).eval()
+    inputs, targets = task.split(_batch(_pictures(1)))
+    loss = task.loss(model(inputs), targets)
+    assert (float(loss.numerator.detach()), float(loss.denominator)) == (0, 0)
 
 
 def test_each_view_has_its_own_crop():
@@ -178,12 +191,59 @@ def test_two_grey_tasks_share_a_grey_encoder():
 @pytest.mark.parametrize(
     ("name", "why"),
     [("palette+palette", "twice"), ("palette+rotation", "use it alone"), ("random+palette", "use it alone"),
-     ("superres+palette", "use it alone"), ("bins+palette", "palette of their own")],
+     ("superres+palette", "use it alone"), ("bins+palette", "palette of their own"),
+     ("palette+split-brain", "palette and split-brain each need a palette of their own"),
+     ("split-brain+palette", "palette of their own"), ("bins+split-brain", "palette of their own"),
+     ("split-brain+contrast", "split-brain and contrast each make both encoders' input"),
+     ("contrast+split-brain", "take one of them"), ("palette+contrast+split-brain", "take one of them")],
 )  # fmt: skip
 def test_combinations_that_make_no_sense_are_refused(name, why):
-    preprocess = Preprocess(3) if "superres" in name else Preprocess()
-    with pytest.raises(ArgumentError, match=why):
-        create_task(name, preprocess, palette=_palette("rgb"))
+    with pytest.raises(ArgumentError, match=f"--task: .*{why}"):
+        task_names(name)
+
+
+def test_tasks_that_do_not_go_together_are_refused_however_they_were_made():
+    palette = _palette("cbcr")
+    for tasks in (
+        [SplitBrain(YCC, palette), Contrast(YCC)],
+        [PaletteTask(Preprocess(), palette), SplitBrain(YCC, palette)],
+    ):
+        with pytest.raises(ArgumentError, match="take one of them"):
+            CombinedTask(tasks)
+
+
+@pytest.mark.parametrize("name", ["autoencoder+rgb-regression", "rgb-regression+autoencoder"])
+def test_colours_are_painted_whichever_name_comes_first(name):
+    task = create_task(name, Preprocess())
+    assert task.out_chans == 3
+    predictions = {"rgb-regression": torch.rand(2, 3, 8, 8), "autoencoder": torch.rand(2, 1, 8, 8)}
+    shown = task.colour_prediction(tuple(predictions[one] for one in name.split("+")))
+    assert shown is predictions["rgb-regression"]
+
+
+def test_one_encoder_of_each_kind_is_for_tasks_that_see_both():
+    pair = create_backbone("pair/pretint_unet", 3, width=4, depth=3)
+    for task in (
+        create_task("superres", Preprocess(3), palette=_palette("rgb")),
+        create_task("palette", Preprocess(), palette=_palette("rgb")),
+        create_task("palette+autoencoder", Preprocess(), palette=_palette("rgb")),
+        create_task("rotation", Preprocess()),
+    ):
+        with pytest.raises(
+            ArgumentError, match=f"--backbone: pair/ .*{re.escape(task.name)} does not see both; leave pair/ out"
+        ):
+            build_model(task, pair)
+    build_model(create_task("supervised", YCC, classes=3), pair)  # labels may be learnt from any input
+
+
+@pytest.mark.parametrize("preprocess", [Preprocess(), Preprocess(3), Preprocess(2, chroma="ab")])
+@pytest.mark.parametrize("name", ["split-brain", "contrast", "palette+contrast"])
+def test_tasks_of_pairs_want_luma_and_chroma(name, preprocess):
+    options = {} if name == "contrast" else {"palette": _palette("cbcr")}
+    with pytest.raises(
+        ArgumentError, match=r"sees luma and chroma and nothing else, got (grey|RGB|chroma); give Preprocess"
+    ):
+        create_task(name, preprocess, **options)
 
 
 @pytest.mark.parametrize("weights", [(1.0,), (1.0, -1.0), (1.0, 0.0), (1.0, float("nan")), (1.0, 2.0, 3.0)])
@@ -202,11 +262,9 @@ def test_what_does_not_fit_is_refused():
         SplitBrain(LAB, _palette("lab"))
     with pytest.raises(ArgumentError, match="levels: 1"):
         SplitBrain(LAB, _palette(), levels=1)
-    for temperature in (0.0, -1.0, float("nan")):
-        with pytest.raises(ArgumentError, match="contrast-temperature"):
+    for temperature in (0.0, -1.0, 10.1, float("nan")):
+        with pytest.raises(ArgumentError, match=f"contrast-temperature: {temperature} must be above 0 and at most 10"):
             Contrast(YCC, contrast_temperature=temperature)
-    with pytest.raises(ArgumentError, match="at least 2 pictures"):
-        Contrast(YCC).split(_batch(_pictures(1)))
     with pytest.raises(ArgumentError, match="use pair/NAME"):
         build_model(Contrast(YCC), create_backbone("pretint_unet", 3, width=4))
     with pytest.raises(ArgumentError, match="paints nothing"):

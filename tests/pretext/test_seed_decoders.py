@@ -20,6 +20,7 @@ from pretint.pretext import (
     SeedDecoder,
     build_model,
     check_decoder_name,
+    decoder_width,
     make_decoder,
     pixel_head,
 )
@@ -211,6 +212,37 @@ def test_the_network_computes_what_plain_code_from_the_table_does(name, training
 )
 def test_the_toronto_nets_have_the_published_number_of_parameters(name, count):
     assert _count(_network(name)) == count
+
+
+@pytest.mark.parametrize("name", TORONTO)
+def test_what_a_toronto_net_predicts_changes_its_last_convolution_alone(name):
+    shapes = [[p.shape for p in _network(name, out_chans).parameters()] for out_chans in (24, 3)]
+    assert shapes[0][:-2] == shapes[1][:-2]
+    assert [shape[0] for shape in shapes[1][-2:]] == [3, 3]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_narrower_encoder_has_its_own_decoder_narrowed_by_the_same_factor(name):
+    published = SEED_ENCODERS[NETWORKS[name]].width
+    width = decoder_width(name, NETWORKS[name], published // 4)
+    encoder = create_backbone(NETWORKS[name], width=published // 4)
+    head = pixel_head(encoder, 24, 1, HeadSettings(decoder=name, width=width))
+    pairs = zip(_network(name).head.parameters(), head.parameters(), strict=True)
+    inner = [(len(full), len(narrow)) for full, narrow in pairs if len(full) != 24 or len(narrow) != 24]
+    assert inner
+    assert all(narrow * 4 == full for full, narrow in inner)
+
+
+def test_other_decoders_and_decoders_on_other_encoders_keep_their_width():
+    for decoder, backbone in (
+        ("unet", "pretint_cs520"),
+        ("hypercolumn", "pretint_cs520"),
+        ("toronto-cnn", "pretint_unet"),
+    ):
+        assert decoder_width(decoder, backbone, 8) is None
+    assert decoder_width("toronto-unet", "pretint_toronto_strided", None) is None
+    assert decoder_width("toronto-convtranspose", "pair/pretint_toronto_strided", 8) == 8
+    assert decoder_width("wallner-alpha", "pretint_wallner_beta", 16) == 2  # a quarter of 8, as 16 is of 64
 
 
 @pytest.mark.parametrize(

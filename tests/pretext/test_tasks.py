@@ -442,6 +442,36 @@ def test_a_task_of_ones_own_is_made_by_its_name():
         create_task("saturation", GREY, sacle=2.0)
 
 
+GREY_TASKS = ("rgb-regression", "lab-regression", "palette", "bins", "autoencoder", "rotation")
+
+
+@pytest.mark.parametrize("name", [*GREY_TASKS, "palette+autoencoder"])
+def test_a_grey_task_is_not_shown_the_answer(name):
+    for preprocess, given in (
+        (Preprocess(3), "RGB"),
+        (Preprocess(2, chroma="ab"), "chroma"),
+        (Preprocess(3, chroma="ab"), "luma"),
+    ):
+        with pytest.raises(ArgumentError, match=rf"sees grey and nothing else, got {given}.*; give Preprocess\(1\)"):
+            create_task(name, preprocess)
+
+
+@pytest.mark.usefixtures("forget_registrations")
+def test_a_task_of_ones_own_sees_what_it_likes():
+    register_task("saturation", SaturationTask)
+    for preprocess in (Preprocess(3), Preprocess(3, chroma="ab")):
+        assert create_task("saturation", preprocess).preprocess == preprocess
+
+
+@pytest.mark.usefixtures("forget_registrations")
+def test_two_tasks_with_a_palette_each_do_not_share_a_run():
+    register_task("saturation", SaturationTask)
+    register_task("hues", lambda preprocess, palette: PaletteTask(preprocess, palette))
+    assert task_names("saturation+hues") == ["saturation", "hues"]
+    with pytest.raises(ArgumentError, match="hues and palette each need a palette of their own"):
+        task_names("hues+palette")
+
+
 @pytest.mark.usefixtures("forget_registrations")
 def test_a_taken_name_is_refused_and_stays_what_it_was():
     with pytest.raises(ArgumentError, match="task: the name 'palette' is taken"):

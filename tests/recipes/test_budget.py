@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,7 +33,7 @@ class Clock:
         return self.now
 
 
-@pytest.mark.parametrize(("minutes", "epochs"), [(1.0, 3), (0.99, 2), (10.0, 30), (0.01, 1)])
+@pytest.mark.parametrize(("minutes", "epochs"), [(1.0, 3), (0.99, 2), (10.0, 30), (0.01, 1), (1000.0, 1000)])
 def test_epochs_are_the_time_over_the_steps_duration(monkeypatch, minutes, epochs):
     clock = Clock()
     monkeypatch.setattr("pretint.recipes.budget.time", clock)
@@ -50,12 +51,22 @@ def test_epochs_are_the_time_over_the_steps_duration(monkeypatch, minutes, epoch
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_a_run_in_minutes_is_the_run_of_as_many_epochs(small_data: Path, tmp_path: Path, monkeypatch):
+def test_a_run_in_minutes_is_the_run_of_as_many_epochs_and_goes_on_with_them(
+    small_data: Path, tmp_path: Path, monkeypatch, capsys
+):
     monkeypatch.setattr("pretint.recipes.pretraining.epochs_within", lambda *_: 2)
-    config = small_config(small_data, tmp_path / "minutes", epochs=30, minutes=1.0)
+    config = small_config(small_data, tmp_path / "minutes", epochs=14, minutes=1.0)
     pretrain(config)
-    saved = read_settings(RunFolder.open(config.folder))
-    assert (saved.epochs, saved.minutes) == (2, None)
+    assert "2 epochs fit into 1 minutes; these count, not --epochs 14" in capsys.readouterr().err
+    folder = RunFolder.open(config.folder)
+    saved = read_settings(folder)
+    assert (saved.epochs, saved.minutes) == (2, 1.0)
+    command = shlex.split(folder.config["command"])
+    assert "--epochs" not in command
+    assert command[command.index("--minutes") + 1] == "1.0"
+    monkeypatch.setattr("pretint.recipes.pretraining.epochs_within", lambda *_: 5)
+    pretrain(replace(config, resume=True))
+    assert len(folder.read_metrics()) == 2
     pretrain(replace(config, out=tmp_path / "epochs", epochs=2, minutes=None))
     runs = [read_tensors(tmp_path / name / "encoder" / "model.safetensors") for name in ("minutes", "epochs")]
     assert all(torch.equal(runs[0][name], runs[1][name]) for name in runs[0])

@@ -12,7 +12,7 @@ from matplotlib import colormaps
 from PIL import Image
 
 from pretint.cli import main
-from pretint.colour import bin_prior
+from pretint.colour import bin_prior, rgb_to_lab
 from pretint.data import hold_out, open_source
 from pretint.recipes import ColourizeConfig, EvaluateConfig, colourize, evaluate, open_run, pretrain
 from pretint.recipes.colour_results import read_bin_prior
@@ -35,6 +35,22 @@ def run_copy(small_run: Path, tmp_path: Path) -> Path:
 def regression_run(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "regression"
     pretrain(small_config(small_data, out, task="lab-regression", epochs=1))
+    return out
+
+
+@pytest.fixture(scope="module")
+def superres_run(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "superres"
+    pretrain(small_config(small_data, out, task="superres", predict_at=2, grey="lstar", epochs=1, limit=80))
+    return out
+
+
+@pytest.fixture(scope="module")
+def square_run(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose network takes pictures of one size alone."""
+    out = tmp_path_factory.mktemp("runs") / "square"
+    system = {"backbone": "pretint_cs520", "decoder": "cs520", "width": 4, "depth": None}
+    pretrain(small_config(small_data, out, task="rgb-regression", epochs=1, limit=80, **system))
     return out
 
 
@@ -174,3 +190,29 @@ def test_the_command_takes_several_temperatures(small_run: Path, photo: Path, tm
     assert main([*words, "--decode", "sample"]) == 0
     assert "Painted 1 picture into" in capsys.readouterr().out
     assert len(list((tmp_path / "out").iterdir())) == 2
+
+
+def test_a_run_that_gives_no_colours_to_grey_pictures_paints_no_photograph(superres_run: Path, tmp_path: Path):
+    # refused before the picture, which is not there, would be read
+    (tmp_path / "empty.png").touch()
+    config = ColourizeConfig(run=superres_run, pictures=(tmp_path / "empty.png",), out=tmp_path / "out", **CPU)
+    with pytest.raises(ArgumentError, match="task: superres gives no colours to grey pictures; take a run of palette"):
+        colourize(config)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_grey_that_is_shown_beside_paintings_is_as_light_as_the_picture(superres_run: Path):
+    with np.load(superres_run / "figures" / "pictures.npz") as arrays:
+        true, grey = torch.from_numpy(arrays["true"]), torch.from_numpy(arrays["grey"])
+    assert (grey.amax(1) == grey.amin(1)).all()
+    lightness = [rgb_to_lab(pictures)[:, 0] for pictures in (true, grey)]
+    torch.testing.assert_close(*lightness, atol=0.3, rtol=0)  # a level of uint8 is at most 0.55 units of L*
+
+
+def test_a_network_of_one_size_paints_pictures_of_any(square_run: Path, photo: Path, tmp_path: Path):
+    colourize(ColourizeConfig(run=square_run, pictures=(photo,), out=tmp_path / "out", **CPU))
+    painted = np.asarray(Image.open(tmp_path / "out" / "my.photo.png"))
+    assert painted.shape == (45, 63, 3)
+    with pytest.raises(ArgumentError, match="--size: this network sees pictures of 32 × 32 pixels alone, not of 64"):
+        colourize(ColourizeConfig(run=square_run, pictures=(photo,), out=tmp_path / "none", size=64, **CPU))
+    assert not (tmp_path / "none").exists()

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+import pretint
+from pretint import recipes
 from pretint.backbones import features, load_backbone
 from pretint.cli import main
 from pretint.data import TensorSource, make_toy, register_source
+from pretint.pretext import leaked_labels
 from pretint.recipes import PRESETS, PretrainConfig, preset_config, pretrain, typed_preset
+from pretint.recipes.published import typed_command
 from pretint.runtime.errors import ArgumentError, DataError, UnknownNameError
 
 SMALL = {"epochs": 1, "precision": "fp32", "device": "cpu"}
@@ -61,6 +69,7 @@ def test_what_is_typed_goes_before_the_preset():
         (["--task", "palette"], None),
         (["--task=palette"], None),
         (["--out", "x", "--resume"], None),
+        (["--data", "toy", "--resume"], "pretint"),
     ],
 )
 def test_the_best_recipe_is_taken_where_neither_preset_nor_task_is_typed(words, preset):
@@ -69,7 +78,90 @@ def test_the_best_recipe_is_taken_where_neither_preset_nor_task_is_typed(words, 
 
 def test_a_task_alone_keeps_the_24_rgb_colours():
     config = typed_preset(["--task", "palette"])
-    assert (config.colours, config.palette_space) == (24, "rgb")
+    assert (config.colours, config.label_space) == (24, "rgb")
+
+
+CHANGES: list[dict[str, Any]] = [
+    {},
+    {"classes": None, "patience": None, "limit": None, "clip": None},
+    {"data": "my photos", "out": Path("a b"), "predict_at": 1, "batch_size": 256, "classes": ("deer", "bird"), "clip": 0.5,
+     "warmup_epochs": 1e-05, "holdout": 0.1, "patience": 3, "overwrite": True, "json": True},
+    {"minutes": 2.5},
+]  # fmt: skip
+OTHERS = [
+    PretrainConfig(),
+    PretrainConfig(task="palette+contrast", task_weights=(1.0, 0.5), mask_grey=True),
+    PretrainConfig(mask_grey=False, input_mean=-0.5, fusion="average"),
+    PretrainConfig(task="lab-regression", bounded=False, root=Path("x"), out=Path("y"), resume=True),
+]
+
+
+@pytest.mark.parametrize("name", [*PRESETS, None])
+def test_the_command_of_a_run_gives_its_settings_again(name: str | None, monkeypatch: pytest.MonkeyPatch):
+    understood: list[PretrainConfig] = []
+    monkeypatch.setattr(recipes, "pretrain", lambda config: understood.append(config) or recipes.Outcome({}))
+    for config in OTHERS if name is None else [preset_config(name, **changes) for changes in CHANGES]:
+        _, *words = shlex.split(typed_command(config))
+        assert main(words) == 0
+        assert understood.pop() == config
+
+
+def test_the_command_of_a_run_in_minutes_leaves_the_epochs_to_them():
+    asked = preset_config("zhang16", minutes=2.0)
+    assert typed_command(replace(asked, epochs=3)) == typed_command(asked)
+
+
+def test_a_preset_that_is_none_is_refused_from_python_too():
+    with pytest.raises(UnknownNameError, match="did you mean 'toronto-unet'"):
+        PretrainConfig(preset="toronto-unt")
+
+
+def test_every_preset_is_in_the_document_of_choices():
+    document = (Path(pretint.__file__).parent / "docs" / "presets.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([^`]+)` \|", document, re.MULTILINE)
+    assert rows == list(PRESETS)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_no_preset_lets_labels_leak(name: str):
+    config = preset_config(name)
+    assert leaked_labels(config.fusion) is None
+    assert "supervised" not in config.task
+
+
+def test_runs_are_called_by_their_preset_and_without_one_by_their_task():
+    assert preset_config("toronto-cnn").folder == Path("runs/cifar10-toronto-cnn")
+    assert PretrainConfig(data="photos.tar.xz", task="bins").folder == Path("runs/photos-bins")
+
+
+def test_a_palette_lies_where_it_suits_the_task():
+    tasks = {"palette": "rgb", "superres": "rgb", "split-brain": "ab", "rgb-regression+split-brain": "ab"}
+    assert {task: PretrainConfig(task=task).label_space for task in tasks} == tasks
+    assert PretrainConfig(task="split-brain", palette_space="cbcr").label_space == "cbcr"
+    for task, space, suits in (("split-brain", "rgb", "ab or cbcr"), ("superres", "ab", "rgb or lab")):
+        with pytest.raises(ArgumentError, match=f"--palette-space: {space} does not suit {task}; use {suits}"):
+            PretrainConfig(task=task, palette_space=space)
+
+
+NOT_TAKEN: dict[str, tuple[str, Any]] = {
+    "rebalance": ("rgb-regression", 0.5), "soft": ("split-brain", 5), "soft_sigma": ("contrast", 1.0),
+    "label_smoothing": ("lab-regression", 0.1), "mask_grey": ("superres", False), "loss": ("palette", "l1"),
+    "keep_luma": ("lab-regression", True), "contrast_temperature": ("palette", 0.2), "input_mean": ("contrast", 0.0),
+    "input_std": ("rgb-regression+split-brain", 1.0), "task_weights": ("palette+contrast", (1.0, 1.0, 1.0)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NOT_TAKEN)
+def test_settings_that_would_do_nothing_are_refused(name: str):
+    task, value = NOT_TAKEN[name]
+    with pytest.raises(ArgumentError, match=f"--{name.replace('_', '-')}: "):
+        PretrainConfig(**{"task": task, name: value})
+
+
+def test_what_a_preset_sets_and_another_task_does_not_take_is_taken_back():
+    with pytest.raises(ArgumentError, match="preset zhang16 sets it, so give --rebalance None"):
+        preset_config("zhang16", task="rgb-regression")
+    assert preset_config("zhang16", task="rgb-regression", rebalance=None).task == "rgb-regression"
 
 
 def test_a_mistyped_preset_gives_the_closest(capsys: pytest.CaptureFixture[str]):

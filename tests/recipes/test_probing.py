@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,9 @@ def pair_run(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return out
 
 
-def test_grids_stand_beside_averages(small_run: Path):
-    outcome = probe(ProbeConfig(run=small_run, grid=3, control=False, cache=False, precision="fp32"))
+def test_grids_stand_beside_averages(small_run: Path, tmp_path: Path):
+    run = Path(shutil.copytree(small_run, tmp_path / "run"))
+    outcome = probe(ProbeConfig(run=run, grid=3, control=False, cache=False, precision="fp32"))
     rows = [row for row in outcome.results["transfer"] if row["init"] == "pretrained"]
     stages = [f"stage{i}" for i in range(3)]
     assert list(rows[0]["per_layer"]) == [*stages, *(f"{name}/3x3" for name in stages), "all", "all/3x3"]

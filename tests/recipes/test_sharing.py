@@ -65,6 +65,7 @@ def test_info_tells_a_runs_encoder_and_what_was_measured(run_copy: Path):
     assert (row["protocol"], row["data"], row["top1"]) == ("linear", "scenes", 0.625)
     (colour,) = found["colour"]
     assert colour["bits_per_pixel"] == read_results(run_copy)["colour"][0]["bits_per_pixel"]
+    assert (colour["decode"], colour["temperature"], colour["saturation"]) == ("annealed", 0.38, 1.0)
     assert len(outcome.tables) == 3
     json.dumps(found, allow_nan=False)
 

@@ -15,6 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from pretint.backbones import load_backbone
 from pretint.colour import luma
+from pretint.data import TOY_CLASSES, make_toy, register_source
 from pretint.recipes import (
     ColourizeConfig,
     EvaluateConfig,
@@ -26,13 +27,23 @@ from pretint.recipes import (
     evaluate,
     finetune,
     open_run,
+    preset_config,
     pretrain,
+    pretraining,
     probe,
     report,
     runs,
 )
+from pretint.recipes.options import plain
 from pretint.runtime.device import Compute
-from pretint.runtime.errors import ArgumentError, DataError, NotFiniteError, PretintError, RunFolderError
+from pretint.runtime.errors import (
+    ArgumentError,
+    DataError,
+    NotFiniteError,
+    PretintError,
+    RunFolderError,
+    UnknownNameError,
+)
 from pretint.runtime.loop import Interrupted
 from pretint.runtime.results import read_results
 from pretint.runtime.runfolder import RunFolder
@@ -121,6 +132,67 @@ def test_evaluate_repeats_the_figures_of_pretraining_and_measures_other_data(run
     other = save_npz(tmp_path / "other.npz", test=30)
     evaluate(EvaluateConfig(run=run_copy, data=str(other)))
     assert sorted(entry["images"] for entry in read_results(run_copy)["colour"]) == [30, 100]
+
+
+def test_a_run_of_some_classes_paints_others_and_their_entries_stand_side_by_side(
+    tmp_path: Path, small_data: Path, forget_registrations
+):
+    toy = {split: make_toy(split, n=100) for split in ("train", "test")}
+    register_source("toys", lambda split, **_: toy[split])
+    first, second = TOY_CLASSES[:2]
+    out = tmp_path / "run"
+    config = small_config(Path("toys"), out, classes=(first,), epochs=1, batch_size=4, depth=2, device="cpu")
+    (own,) = pretrain(config).results["colour"]
+    evaluate(EvaluateConfig(run=out, classes=(second,)))
+    evaluate(EvaluateConfig(run=out, data="toys"))
+    evaluate(EvaluateConfig(run=out))
+    entries = read_results(out)["colour"]
+    assert [entry["data"] for entry in entries] == [f"toy ({first})", f"toy ({second})", "toy"]
+    shown = [int((toy["test"].labels == label).sum()) for label in (0, 1)]
+    assert [entry["images"] for entry in entries] == [*shown, len(toy["test"])]
+    assert entries[0]["ab_rmse"] == pytest.approx(own["ab_rmse"])
+    with pytest.raises(UnknownNameError, match="--classes"):
+        evaluate(EvaluateConfig(run=out, data="toys", classes=("shipp",)))
+    assert (out / "figures" / f"evaluate-toy-{second}-test.png").is_file()
+
+
+def test_classes_that_were_not_held_out_are_refused(tmp_path: Path, forget_registrations):
+    toy = make_toy("train", n=100)
+    register_source("toys", lambda split, **_: toy, splits=("train",))
+    first, second = TOY_CLASSES[:2]
+    config = small_config(
+        Path("toys"), tmp_path / "run", classes=(first,), epochs=1, batch_size=4, depth=2, device="cpu"
+    )
+    pretrain(config)
+    with pytest.raises(DataError, match=rf"--classes: there is no image of toy \({second}\)"):
+        evaluate(EvaluateConfig(run=tmp_path / "run", classes=(second,)))
+
+
+def test_a_card_says_which_colours_were_learnt(small_data: Path, tmp_path: Path):
+    pretrain(small_config(small_data, tmp_path / "run", task="bins", epochs=1, limit=80, depth=2))
+    card = load_backbone(tmp_path / "run").card
+    assert (card["colours"], card["palette_space"]) == (313, "ab")
+
+
+def test_labels_of_one_class_teach_nothing_whatever_their_number(tmp_path: Path, forget_registrations):
+    toy = make_toy("train", n=100)
+    register_source("toys", lambda split, **_: toy)
+    config = small_config(Path("toys"), tmp_path / "run", task="supervised", classes=(TOY_CLASSES[3],), batch_size=4)
+    with pytest.raises(DataError, match="at least two classes"):
+        pretrain(config)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_preset_is_resumed_without_the_options_that_changed_it(tmp_path: Path):
+    settings = {"data": "toy", "out": tmp_path / "run"}
+    RunFolder.create(tmp_path / "run", {"settings": plain(preset_config("toronto-unet", epochs=3, **settings))})
+    assert pretraining._resumed(preset_config("toronto-unet", resume=True, **settings)).epochs == 3
+    for preset, changes, says in (
+        ("toronto-unet", {"epochs": 4}, r"--epochs 4 \(was 3\)"),
+        ("toronto-cnn", {}, r"--preset toronto-cnn \(was toronto-unet\)"),
+    ):
+        with pytest.raises(ArgumentError, match=says):
+            pretraining._resumed(preset_config(preset, resume=True, **settings, **changes))
 
 
 def test_colourize_keeps_size_names_and_luma(small_run: Path, tmp_path: Path):

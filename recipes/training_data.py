@@ -1,0 +1,105 @@
+"""Which images does a run learn from, which are held out, and which is its painting judged on?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from ..data import ImageSource, available_splits, hold_out, is_grey, only_classes, open_source
+from ..pretext import task_names
+from ..runtime.device import Compute
+from ..runtime.errors import DataError
+from ..runtime.runlog import note
+from .settings import PretrainConfig
+
+
+def open_training_source(config: PretrainConfig, compute: Compute) -> ImageSource:
+    """The training images on the compute device.
+
+    Raises:
+        DataError: they can't be read, are all grey, are fewer than a batch, or lack the labels that the task learns from.
+    """
+    source = open_source(
+        config.data,
+        "train",
+        config.root,
+        image_size=config.image_size,
+        unlabelled=config.unlabelled,
+        max_broken=config.max_broken,
+    )
+    report_broken(source)
+    source = of_classes(source, config.classes)
+    if config.limit is not None:
+        source = source.subset(torch.arange(min(config.limit, len(source))))
+    if is_grey(source):
+        raise DataError(f"--data {config.data}: all images are grey; colourization needs pictures with colour.")
+    if "supervised" in task_names(config.task):
+        _check_labels(config, source)
+    remaining = len(source) - round(len(source) * config.holdout)
+    if remaining < config.batch_size:
+        raise DataError(
+            f"--data {config.data}: {remaining} training images (besides those held out) are fewer than a batch of "
+            f"{config.batch_size}; use a smaller --batch-size or more images."
+        )
+    return source.to(compute.device)
+
+
+def _check_labels(config: PretrainConfig, source: ImageSource) -> None:
+    if source.labels is None:
+        raise DataError(f"--data {config.data}: task supervised needs labels; give a data set with class folders.")
+    if len(source.labels.unique()) < 2:
+        raise DataError(
+            f"--data {config.data}: task supervised needs images of at least two classes, and these are of one; name more "
+            "--classes or use more images."
+        )
+
+
+def of_classes(source: ImageSource, classes: Sequence[str] | None) -> ImageSource:
+    """The images of some classes; None leaves all.
+
+    Raises:
+        UnknownNameError, DataError: there are no such classes.
+    """
+    return source if classes is None else only_classes(source, classes)
+
+
+def held_out_ids(config: PretrainConfig, source: ImageSource) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids of the training images to learn from, and of those held out (none with `holdout` 0)."""
+    if config.holdout == 0:
+        return torch.arange(len(source)), torch.arange(0)
+    return hold_out(source, config.holdout, config.seed)
+
+
+def class_count(source: ImageSource) -> int:
+    """Classes that a source's labels number, whether all occur or not; 0 without labels."""
+    return 0 if source.labels is None else int(source.labels.max()) + 1
+
+
+def judged_source(config: PretrainConfig, held_out: Callable[[], ImageSource], compute: Compute) -> ImageSource:
+    """What a run's painting is shown and measured on: the test split, or the held-out images where there is none."""
+    if "test" not in available_splits(config.data, config.root):
+        return held_out()
+    test = open_source(
+        config.data,
+        "test",
+        config.root,
+        image_size=config.image_size,
+        unlabelled=config.unlabelled,
+        max_broken=config.max_broken,
+    )
+    report_broken(test)
+    return of_classes(test, config.classes).to(compute.device)
+
+
+def report_broken(source: ImageSource) -> None:
+    """Says which images could not be read."""
+    if source.broken:
+        note(f"{len(source.broken)} unreadable images were skipped in {source.name} ({source.split}):")
+        for line in source.broken[:10]:
+            note(f"  {line}")
+
+
+def data_name(source: ImageSource, classes: Sequence[str] | None) -> str:
+    """What results call the images that were judged, such as "cifar10" or, of two of its classes, "cifar10 (horse, ship)"."""
+    return source.name if classes is None else f"{source.name} ({', '.join(sorted(set(classes)))})"
