@@ -151,7 +151,7 @@ class FrozenClassifier(nn.Module):
     def _help(self) -> str:
         """How to get weights where there is no network."""
         repository = self.network.pretrained_cfg.get("hf_hub_id")
-        page = f" from https://huggingface.co/{repository}" if repository else " of this model"
+        page = f" from {repository} on the Hugging Face hub" if repository else " of this model"
         return f"download {_WEIGHTS}{page} once and give --fusion-weights FILE."
 
 

@@ -289,6 +289,6 @@ def test_without_a_network_the_page_to_download_from_is_named(monkeypatch: pytes
         raise OSError("no route to host")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", unreachable)
-    page = "https://huggingface.co/timm/test_resnet.r160_in1k"
+    page = "timm/test_resnet.r160_in1k on the Hugging Face hub"
     with pytest.raises(ArgumentError, match=rf"no route to host.*{page} once and give --fusion-weights FILE"):
         _classifier().load()
