@@ -45,8 +45,9 @@ def split_pair(pair: nn.Module) -> tuple[nn.Module, nn.Module]:
 
 
 def _half(pair: Any, part: str, spec: BackboneSpec, preprocess: Preprocess, weights: dict[str, Any]) -> nn.Module:
+    sizes: dict[str, Any] = spec.options
     half = create_backbone(
-        spec.name.removeprefix(_PAIR), preprocess.in_chans, image_size=pair.image_size, preprocess=preprocess, **spec.options
+        spec.name.removeprefix(_PAIR), preprocess.in_chans, image_size=pair.image_size, preprocess=preprocess, **sizes
     )  # fmt: skip
     own = {name.replace(f".{part}.", ".", 1): value for name, value in weights.items() if f".{part}." in name}
     half.load_state_dict(own)
@@ -68,16 +69,20 @@ def join_pair(luma: nn.Module, chroma: nn.Module) -> nn.Module:
     >>> join_pair(*halves).preprocess.in_chans
     3
     """
-    specs, views = ([getattr(half, name, None) for half in (luma, chroma)] for name in ("spec", "preprocess"))
-    kinds = [(spec.name, spec.options) if isinstance(spec, BackboneSpec) else None for spec in specs]
-    if None in kinds or kinds[0] != kinds[1] or not all(isinstance(view, Preprocess) for view in views):
+    (spec, first), (other_spec, second) = _made_of(luma), _made_of(chroma)
+    if (spec.name, spec.options) != (other_spec.name, other_spec.options):
         raise ArgumentError("pair: the halves must be encoders of one name and of the same sizes.")
-    first, second = views
     if (first.in_chans, second.in_chans) != (1, 2) or first.grey != second.grey:
         raise ArgumentError("pair: the halves must take grey and chroma, with one and the same grey formula.")
     means, deviations = zip(*first.normalisation, *second.normalisation, strict=True)
     together = Preprocess(3, first.grey, means, deviations, second.chroma)
-    name, options = kinds[0]
-    pair = create_backbone(_PAIR + name, 3, image_size=luma.image_size, preprocess=together, **options)  # type: ignore[arg-type]
+    pair = create_backbone(_PAIR + spec.name, 3, image_size=luma.image_size, preprocess=together, **spec.options)  # type: ignore[arg-type]
     pair.stages.load_state_dict(PairEncoder(luma, chroma).stages.state_dict())  # type: ignore[union-attr,arg-type]
     return pair.train(luma.training)
+
+
+def _made_of(half: nn.Module) -> tuple[BackboneSpec, Preprocess]:
+    spec, preprocess = getattr(half, "spec", None), getattr(half, "preprocess", None)
+    if not (isinstance(spec, BackboneSpec) and isinstance(preprocess, Preprocess)):
+        raise ArgumentError("pair: the halves must be encoders that create_backbone made or load_backbone read.")
+    return spec, preprocess

@@ -200,8 +200,8 @@ def _pooled(stage: Float32[Tensor, "b c h w"], grid: int) -> Float32[Tensor, "b 
     if grid == 1:
         return stage.mean((2, 3))
     most = max(1, math.isqrt(MOST_NUMBERS // stage.shape[1]))
-    cells = [min(grid, most, side) for side in stage.shape[2:]]
-    return functional.adaptive_avg_pool2d(stage, cells).flatten(1)
+    height, width = (min(grid, most, side) for side in stage.shape[2:])
+    return functional.adaptive_avg_pool2d(stage, (height, width)).flatten(1)
 
 
 def _key(encoder: nn.Module, source: ImageSource, compute: Compute, pooling: _Pooling) -> str:
