@@ -20,16 +20,7 @@ def open_training_source(config: PretrainConfig, compute: Compute) -> ImageSourc
     Raises:
         DataError: they can't be read, are all grey, are fewer than a batch, or lack the labels that the task learns from.
     """
-    source = open_source(
-        config.data,
-        "train",
-        config.root,
-        image_size=config.image_size,
-        unlabelled=config.unlabelled,
-        max_broken=config.max_broken,
-    )
-    report_broken(source)
-    source = of_classes(source, config.classes)
+    source = _open_split(config, "train")
     if config.limit is not None:
         source = source.subset(torch.arange(min(config.limit, len(source))))
     if is_grey(source):
@@ -43,6 +34,20 @@ def open_training_source(config: PretrainConfig, compute: Compute) -> ImageSourc
             f"{config.batch_size}; use a smaller --batch-size or more images."
         )
     return source.to(compute.device)
+
+
+def _open_split(config: PretrainConfig, split: str) -> ImageSource:
+    """A split of the run's data, of the run's classes; says which images can't be read."""
+    source = open_source(
+        config.data,
+        split,
+        config.root,
+        image_size=config.image_size,
+        unlabelled=config.unlabelled,
+        max_broken=config.max_broken,
+    )
+    report_broken(source)
+    return of_classes(source, config.classes)
 
 
 def _check_labels(config: PretrainConfig, source: ImageSource) -> None:
@@ -80,16 +85,7 @@ def judged_source(config: PretrainConfig, held_out: Callable[[], ImageSource], c
     """What a run's painting is shown and measured on: the test split, or the held-out images where there is none."""
     if "test" not in available_splits(config.data, config.root):
         return held_out()
-    test = open_source(
-        config.data,
-        "test",
-        config.root,
-        image_size=config.image_size,
-        unlabelled=config.unlabelled,
-        max_broken=config.max_broken,
-    )
-    report_broken(test)
-    return of_classes(test, config.classes).to(compute.device)
+    return _open_split(config, "test").to(compute.device)
 
 
 def report_broken(source: ImageSource) -> None:

@@ -12,10 +12,8 @@ import torch.nn.functional as F
 from skimage.color import rgb2lab
 
 from pretint.backbones import Preprocess
-from pretint.colour import PALETTE_SPACES, Palette, lab_to_rgb, luma, to_uint8
-from pretint.data import Batch
+from pretint.colour import PALETTE_SPACES, Palette, luma, to_uint8
 from pretint.pretext import (
-    LOSSES,
     PREDICT_AT,
     TASKS,
     LabRegression,
@@ -30,23 +28,11 @@ from pretint.pretext import (
 from pretint.runtime.errors import ArgumentError, UnknownNameError
 from pretint.runtime.loop import Loss
 
+from .conftest import batch, noise, pictures, value
+
 GREY = Preprocess()
-TORCH_LOSSES = {"mse": F.mse_loss, "l1": F.l1_loss, "huber": F.smooth_l1_loss}
 # red, green, blue, yellow, dark and light grey, brown
 COLOURS = [(220, 30, 40), (40, 160, 60), (50, 60, 200), (240, 220, 60), (60, 60, 60), (210, 210, 210), (120, 80, 40)]
-
-
-def _pictures(n: int = 3, height: int = 8, width: int = 8, seed: int = 0) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, (n, 3, height, width), dtype=torch.uint8, generator=generator)
-
-
-def _batch(rgb: torch.Tensor) -> Batch:
-    return Batch(rgb, torch.arange(len(rgb)))
-
-
-def _value(loss: Loss) -> float:
-    return float(loss.numerator / loss.denominator)
 
 
 def _to_space(rgb: np.ndarray, space: str) -> np.ndarray:
@@ -80,10 +66,6 @@ def rgb_palette() -> Palette:
     return _palette("rgb")
 
 
-def _noise(*shape: int, seed: int = 1) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
 def _even_blocks(factor: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Pictures whose blocks of factor × factor pixels have whole-numbered averages, and those averages."""
     steps = torch.randint(0, 256 // factor**2, (2, 3, 8, 8), generator=torch.Generator().manual_seed(2)) * factor**2
@@ -91,31 +73,7 @@ def _even_blocks(factor: int) -> tuple[torch.Tensor, torch.Tensor]:
     return steps.to(torch.uint8), means.to(torch.uint8)
 
 
-# Regression
-
-
-@pytest.mark.parametrize("kind", LOSSES)
-def test_rgb_regression_is_torchs_loss_over_colours_in_0_to_1(kind):
-    task, rgb = RGBRegression(GREY, kind), _pictures()
-    inputs, targets = task.split(_batch(rgb))
-    predictions = 3 * _noise(3, 3, 8, 8)
-    torch.testing.assert_close(inputs, GREY(rgb))
-    wanted = TORCH_LOSSES[kind](predictions, rgb.float() / 255)
-    assert _value(task.loss(predictions, targets)) == pytest.approx(float(wanted), rel=1e-6)
-
-
-@pytest.mark.parametrize("kind", LOSSES)
-@pytest.mark.parametrize("bounded", [False, True])
-def test_lab_regression_is_torchs_loss_over_scikit_images_ab_over_128(kind, bounded):
-    task, rgb = LabRegression(GREY, kind, bounded), _pictures()
-    _, targets = task.split(_batch(rgb))
-    ab = rgb2lab(rgb.permute(0, 2, 3, 1).numpy())[..., 1:]
-    wanted = torch.tensor(ab).permute(0, 3, 1, 2) / 128
-    np.testing.assert_allclose(targets.numpy(), wanted.numpy(), atol=1e-4)
-    predictions = _noise(3, 2, 8, 8)
-    shown = predictions.tanh() if bounded else predictions
-    reference = TORCH_LOSSES[kind](shown.double(), wanted)
-    assert _value(task.loss(predictions, targets)) == pytest.approx(float(reference), rel=1e-4)
+# Targets
 
 
 @pytest.mark.parametrize("factor", [2, 4])
@@ -126,78 +84,43 @@ def test_smaller_targets_are_those_of_the_averaged_picture(factor, rgb_palette):
         lambda at: LabRegression(GREY, predict_at=at),
         lambda at: PaletteTask(GREY, rgb_palette, predict_at=at),
     ):
-        inputs, targets = make(factor).split(_batch(rgb))
+        inputs, targets = make(factor).split(batch(rgb))
         assert inputs.shape[-2:] == (8, 8)
-        torch.testing.assert_close(targets, make(1).split(_batch(averaged))[1])
+        torch.testing.assert_close(targets, make(1).split(batch(averaged))[1])
 
 
 @pytest.mark.parametrize("predict_at", PREDICT_AT)
 def test_an_odd_side_is_rounded_up_in_targets(predict_at, rgb_palette):
-    rgb = _pictures(1, 9, 11)
+    rgb = pictures(1, 9, 11)
     size = (-(-9 // predict_at), -(-11 // predict_at))
     for task in (
         RGBRegression(GREY, predict_at=predict_at),
         LabRegression(GREY, predict_at=predict_at),
         PaletteTask(GREY, rgb_palette, predict_at=predict_at),
     ):
-        _, targets = task.split(_batch(rgb))
+        _, targets = task.split(batch(rgb))
         assert targets.shape[-2:] == size
-        assert task.paint(_noise(1, task.out_chans, *size), rgb).shape == (1, 3, 9, 11)
+        assert task.paint(noise(1, task.out_chans, *size), rgb).shape == (1, 3, 9, 11)
 
 
 def test_parts_of_a_batch_add_up_to_the_whole(rgb_palette):
-    rgb = _pictures(5)
+    rgb = pictures(5)
     for task in (RGBRegression(GREY), LabRegression(GREY), PaletteTask(GREY, rgb_palette)):
-        predictions = _noise(5, task.out_chans, 8, 8)
-        _, targets = task.split(_batch(rgb))
+        predictions = noise(5, task.out_chans, 8, 8)
+        _, targets = task.split(batch(rgb))
         whole = task.loss(predictions, targets)
         parts = [task.loss(predictions[i], targets[i]) for i in (slice(0, 1), slice(1, 5))]
         together = sum(float(p.numerator) for p in parts) / sum(float(p.denominator) for p in parts)
-        assert together == pytest.approx(_value(whole), rel=1e-5)
-
-
-def test_perfect_rgb_predictions_cost_nothing_and_paint_the_picture():
-    task, rgb = RGBRegression(GREY), _pictures()
-    _, targets = task.split(_batch(rgb))
-    assert _value(task.loss(targets, targets)) == 0
-    assert torch.equal(to_uint8(task.paint(targets, rgb)), rgb)
-    # whatever the pictures, beyond the range of colours it is clipped
-    assert task.paint(targets * 0 + 7, rgb).max() == 1
-
-
-def test_perfect_ab_predictions_paint_the_picture_when_the_grey_is_its_lightness():
-    rgb = _pictures()
-    for bounded in (False, True):
-        task = LabRegression(Preprocess(grey="lstar"), bounded=bounded)
-        _, targets = task.split(_batch(rgb))
-        painted = to_uint8(task.paint(targets.atanh() if bounded else targets, rgb))
-        assert (painted.int() - rgb.int()).abs().max() <= 1
-
-
-def test_keep_luma_replaces_the_luma_and_nothing_else():
-    rgb = _pictures(1)
-    predictions = 0.4 + 0.2 * _noise(1, 3, 8, 8).sigmoid()
-    free, kept = (
-        RGBRegression(GREY).paint(predictions, rgb),
-        RGBRegression(GREY, keep_luma=True).paint(predictions, rgb),
-    )
-    assert torch.equal(free, predictions)
-    inside = ((kept > 0) & (kept < 1)).all(1)
-    assert inside.any()
-    torch.testing.assert_close(luma(kept)[:, 0][inside], luma(rgb)[:, 0][inside], atol=1e-5, rtol=0)
-    # the differences between channels are the chroma, and they stay
-    torch.testing.assert_close(
-        (kept[:, 0] - kept[:, 2])[inside], (predictions[:, 0] - predictions[:, 2])[inside], atol=1e-5, rtol=0
-    )
+        assert together == pytest.approx(value(whole), rel=1e-5)
 
 
 # Palette
 
 
 def test_palette_loss_is_cross_entropy_with_the_nearest_colour(palette):
-    task, rgb = PaletteTask(GREY, palette), _pictures(2)
-    _, targets = task.split(_batch(rgb))
-    logits = 3 * _noise(2, palette.size, 8, 8)
+    task, rgb = PaletteTask(GREY, palette), pictures(2)
+    _, targets = task.split(batch(rgb))
+    logits = 3 * noise(2, palette.size, 8, 8)
     points = _to_space(rgb.permute(0, 2, 3, 1).numpy(), palette.space)
     centres = palette.centres.double().numpy()
     nearest = torch.empty(2, 8, 8, dtype=torch.int64)
@@ -205,23 +128,23 @@ def test_palette_loss_is_cross_entropy_with_the_nearest_colour(palette):
         nearest[index] = min(range(len(centres)), key=lambda k: float(((points[index] - centres[k]) ** 2).sum()))
     assert torch.equal(targets, nearest)
     wanted = F.cross_entropy(logits.double(), nearest)
-    assert _value(task.loss(logits, targets)) == pytest.approx(float(wanted), rel=1e-6)
+    assert value(task.loss(logits, targets)) == pytest.approx(float(wanted), rel=1e-6)
 
 
 def test_uniform_logits_cost_the_logarithm_of_the_number_of_colours(palette):
     task = PaletteTask(GREY, palette)
-    _, targets = task.split(_batch(_pictures()))
+    _, targets = task.split(batch(pictures()))
     uniform = torch.full((3, palette.size, 8, 8), 2.5)
-    assert _value(task.loss(uniform, targets)) == pytest.approx(math.log(len(COLOURS)), rel=1e-6)
+    assert value(task.loss(uniform, targets)) == pytest.approx(math.log(len(COLOURS)), rel=1e-6)
 
 
 def test_half_precision_predictions_are_scored_in_full_precision(rgb_palette):
     task = PaletteTask(GREY, rgb_palette)
-    _, targets = task.split(_batch(_pictures()))
-    logits = (5 * _noise(3, 7, 8, 8)).bfloat16()
+    _, targets = task.split(batch(pictures()))
+    logits = (5 * noise(3, 7, 8, 8)).bfloat16()
     loss = task.loss(logits, targets)
     assert loss.numerator.dtype == torch.float32
-    assert _value(loss) == pytest.approx(float(F.cross_entropy(logits.double(), targets)), rel=1e-5)
+    assert value(loss) == pytest.approx(float(F.cross_entropy(logits.double(), targets)), rel=1e-5)
 
 
 def _decode_slowly(task: PaletteTask, logits: torch.Tensor) -> np.ndarray:
@@ -243,12 +166,12 @@ def _decode_slowly(task: PaletteTask, logits: torch.Tensor) -> np.ndarray:
 @pytest.mark.parametrize("decode", ["mode", "mean", "annealed"])
 def test_decoding_matches_a_slow_one(palette, decode):
     task = PaletteTask(GREY, palette, decode, temperature=0.38)
-    logits = 2 * _noise(2, palette.size, 3, 4)
+    logits = 2 * noise(2, palette.size, 3, 4)
     np.testing.assert_allclose(task.expected_colour(logits).numpy(), _decode_slowly(task, logits), rtol=1e-4, atol=1e-4)
 
 
 def test_annealing_goes_from_the_mean_to_the_mode(palette):
-    logits = 2 * _noise(2, palette.size, 8, 8)
+    logits = 2 * noise(2, palette.size, 8, 8)
     # no ties: the limit needs the best logit to stand clear of the second
     best = logits.topk(2, dim=1).values
     clear = (best[:, :1] - best[:, 1:] > 0.05).expand(-1, palette.centres.shape[1], -1, -1)
@@ -269,7 +192,7 @@ def test_annealing_goes_from_the_mean_to_the_mode(palette):
 
 @pytest.mark.parametrize("decode", ["mode", "mean", "annealed"])
 def test_perfect_logits_paint_the_nearest_palette_colour(rgb_palette, decode):
-    task, rgb = PaletteTask(GREY, rgb_palette, decode), _pictures(2)
+    task, rgb = PaletteTask(GREY, rgb_palette, decode), pictures(2)
     points = rgb.permute(0, 2, 3, 1).double()[..., None, :]  # (2, 8, 8, 1, 3)
     colours = torch.tensor(COLOURS, dtype=torch.float64)  # (7, 3)
     nearest = (points - colours).norm(dim=-1).argmin(-1)  # (2, 8, 8)
@@ -283,8 +206,8 @@ def test_perfect_logits_paint_the_nearest_palette_colour(rgb_palette, decode):
 @pytest.mark.parametrize("space", ["ab", "cbcr"])
 def test_chroma_palettes_keep_the_pictures_luma(space, grey, predict_at):
     task = PaletteTask(Preprocess(grey=grey), _palette(space, grey), predict_at=predict_at)
-    rgb = _pictures(2, 8, 8) // 2 + 64
-    painted = task.paint(_noise(2, len(COLOURS), 8 // predict_at, 8 // predict_at), rgb)
+    rgb = pictures(2, 8, 8) // 2 + 64
+    painted = task.paint(noise(2, len(COLOURS), 8 // predict_at, 8 // predict_at), rgb)
     inside = ((painted > 0.001) & (painted < 0.999)).all(1)
     assert inside.float().mean() > 0.5
     error = (luma(painted, grey) - luma(rgb, grey))[:, 0][inside].abs().max()
@@ -321,7 +244,7 @@ def palettes() -> dict[str, Palette]:
 
 def _equal_luma_pair() -> tuple[torch.Tensor, torch.Tensor]:
     """Two pictures of clearly different colours and the same rec601 luma: 299 · 38 + 587 · 2 − 114 · 110 = −4 of 255,000."""
-    first = _pictures(2) // 2 + 20
+    first = pictures(2) // 2 + 20
     first[:, 2] += 100
     second = first + torch.tensor([38, 2, 0], dtype=torch.uint8).view(1, 3, 1, 1)
     second[:, 2] -= 110
@@ -334,8 +257,8 @@ def test_painting_depends_on_nothing_but_the_grey(palettes, predict_at):
     assert (luma(first) - luma(second)).abs().max() < 2e-5
     assert (first.int() - second.int()).abs().max() >= 100
     for task in _all_tasks(GREY, palettes, predict_at):
-        torch.testing.assert_close(task.split(_batch(first))[0], task.split(_batch(second))[0], atol=1e-4, rtol=0)
-        predictions = _noise(2, task.out_chans, 8 // predict_at, 8 // predict_at)
+        torch.testing.assert_close(task.split(batch(first))[0], task.split(batch(second))[0], atol=1e-4, rtol=0)
+        predictions = noise(2, task.out_chans, 8 // predict_at, 8 // predict_at)
         painted = [task.paint(predictions, rgb) for rgb in (first, second)]
         # a grey of an averaged picture is rounded to 1/255 per channel
         tolerance = 5e-4 if predict_at == 1 else 0.01
@@ -345,8 +268,8 @@ def test_painting_depends_on_nothing_but_the_grey(palettes, predict_at):
 @pytest.mark.parametrize("predict_at", PREDICT_AT)
 def test_every_painting_lies_within_0_and_1(palettes, predict_at):
     for task in _all_tasks(GREY, palettes, predict_at):
-        predictions = 20 * _noise(2, task.out_chans, 8 // predict_at, 8 // predict_at)
-        painted = task.paint(predictions, _pictures(2))
+        predictions = 20 * noise(2, task.out_chans, 8 // predict_at, 8 // predict_at)
+        painted = task.paint(predictions, pictures(2))
         assert painted.shape == (2, 3, 8, 8)
         assert painted.dtype == torch.float32
         assert painted.min() >= 0
@@ -480,23 +403,3 @@ def test_a_taken_name_is_refused_and_stays_what_it_was():
     register_task("saturation", SaturationTask)
     with pytest.raises(ArgumentError, match="'saturation' is taken"):
         register_task("saturation", SaturationTask)
-
-
-def test_lab_painting_takes_its_lightness_from_the_grey_picture():
-    # ab = 0 is the grey picture itself
-    rgb = _pictures(2)
-    painted = LabRegression(GREY).paint(torch.zeros(2, 2, 8, 8), rgb)
-    torch.testing.assert_close(painted, luma(rgb).expand(-1, 3, -1, -1), atol=2e-3, rtol=0)
-    # and a known chroma is where Lab says
-    grey = torch.full((1, 3, 1, 1), 119, dtype=torch.uint8)  # L* = 50.03
-    task = LabRegression(Preprocess(grey="lstar"), bounded=False)
-    painted = task.paint(torch.tensor([20.0, -30.0]).view(1, 2, 1, 1) / 128, grey)
-    wanted = lab_to_rgb(torch.tensor([50.03, 20.0, -30.0]).view(1, 3, 1, 1))
-    torch.testing.assert_close(painted, wanted, atol=2e-3, rtol=0)
-
-
-@pytest.mark.parametrize("predict_at", PREDICT_AT)
-def test_the_border_of_an_odd_side_is_averaged_over_what_is_there(predict_at):
-    flat = torch.tensor(COLOURS[0], dtype=torch.uint8).view(1, 3, 1, 1).expand(1, 3, 9, 11).contiguous()
-    _, targets = RGBRegression(GREY, predict_at=predict_at).split(_batch(flat))
-    assert torch.equal(to_uint8(targets), flat[..., : targets.shape[-2], : targets.shape[-1]])
