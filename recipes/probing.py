@@ -10,8 +10,9 @@ from typing import Any
 from tyro.conf import Positional
 
 from ..data import cache_root, class_balanced_subset
-from ..downstream import extract_features, linear_probe
+from ..downstream import SOLVERS, extract_features, linear_probe
 from ..evaluation import transfer_row, transfer_table
+from ..runtime.errors import UnknownNameError
 from ..runtime.results import add_results
 from ..runtime.runlog import note
 from .options import Outcome, positive
@@ -25,16 +26,20 @@ class ProbeConfig(TransferOptions):
     Attributes:
         run: the run's folder.
         grid: pool every stage to so many cells a side too, besides its global average; 1 for the average alone.
+        solver: sgd (all heads at once), or lbfgs (the optimum of each weight decay, slower).
         cache: keep features in the cache folder, so that a second probe starts at once.
     """
 
     run: Positional[Path]
     grid: int = 2
+    solver: str = "sgd"
     cache: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
         positive(self, "grid")
+        if self.solver not in SOLVERS:
+            raise UnknownNameError("--solver", self.solver, SOLVERS)
 
 
 def probe(config: ProbeConfig) -> Outcome:
@@ -64,7 +69,7 @@ def _probe_one(judged: Judged, init: str, config: ProbeConfig) -> dict[str, Any]
     assert test.labels is not None
     ids = class_balanced_subset(train.labels, config.labels, config.seed)
     arrays = {layer: array[ids] for layer, array in train.arrays.items()} if config.labels < 1 else train.arrays
-    result = linear_probe(arrays, train.labels[ids], test.arrays, test.labels, seed=config.seed)
+    result = linear_probe(arrays, train.labels[ids], test.arrays, test.labels, solver=config.solver, seed=config.seed)
     return transfer_row(
         data=judged.train.name,
         protocol="linear",
@@ -75,6 +80,7 @@ def _probe_one(judged: Judged, init: str, config: ProbeConfig) -> dict[str, Any]
         top1=result.top1,
         top5=result.top5,
         seconds=time.perf_counter() - start,
+        solver=config.solver,
         per_layer=result.per_layer,
         confusion=result.confusion.tolist(),
         class_names=list(judged.train.class_names or ()),
