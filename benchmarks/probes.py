@@ -1,7 +1,7 @@
 """How long do the probes take on cached features, how much memory, and does scikit-learn find the same in the same run?
 
-By default on made-up features of ten overlapping classes whose channels are as strongly correlated as an encoder's; `--run` takes
-the features of a run's encoder, `--layer` of them. Ridge probe and kNN, then the full sweep of the linear probe, then scikit-learn's
+By default on made-up features of ten overlapping classes whose channels are as strongly correlated as an encoder's; with `--run`
+on those of one layer of a run's encoder. Ridge probe and kNN, then the full sweep of the linear probe, then scikit-learn's
 LogisticRegression on the same standardised features with the same grid of penalties, chosen on the same held-out images.
 
     python benchmarks/probes.py

@@ -84,6 +84,11 @@ class TransferConfig(TuningOptions):
         return tuple(range(self.seed, self.seed + self.seeds))
 
     @property
+    def probes(self) -> tuple[str, ...]:
+        """The protocols that read frozen features."""
+        return tuple(name for name in self.protocols if name in PROBES)
+
+    @property
     def shares(self) -> tuple[float, ...]:
         """Shares of the labels to fine-tune with."""
         return self.finetune or (SHARES if "finetune" in self.protocols else ())
@@ -132,7 +137,9 @@ def transfer(config: TransferConfig) -> Outcome:
                 results[str(folder)] = add_results(folder, "transfer", found)
             rows += [row | {"run": subject.run} for row in found]
             entries += [entry | {"run": subject.run} for entry in health]
-        tables += [transfer_table(rows, _title(members[0])), features_table(entries)]
+        tables.append(transfer_table(rows, _title(members[0])))
+        if entries:
+            tables.append(features_table(entries))
         lines += _mistakes(rows)
     return Outcome({"runs": results, "notes": lines}, tables, lines)
 
@@ -215,6 +222,8 @@ def _subjects(members: Sequence[Judged], runs: Sequence[Judged], config: Transfe
         if config.control and (folders := keepers("random", None)):
             encoder = first.compute.place(untrained(first.encoder, size, seed))
             yield _Subject(encoder, first.marks("random"), (seed,), None, folders)
+    if not config.probes:
+        return
     inputs: dict[str, Preprocess | None] = {first.sees: None} if config.supervised else {}
     if config.ceiling and first.sees == "grey":
         inputs["rgb"] = Preprocess(3)
@@ -236,13 +245,12 @@ def _judge(
     """Rows of all protocols and seeds, and the health of the features."""
     cache = cache_root(config.root) / "features" if config.cache else None
     rows, entries = [], []
-    needs_features = [name for name in config.protocols if name in PROBES]
-    if needs_features:
+    if config.probes:
         note(f"transfer: {subject.run or subject.marks['init']}, features and probes")
         features = features_of(judged, subject.encoder, config.grid, cache)
         for seed in subject.seeds:
             rows += probe_rows(
-                judged, features, subject.marks, needs_features, labels=config.labels, shots=config.shots, seed=seed
+                judged, features, subject.marks, config.probes, labels=config.labels, shots=config.shots, seed=seed
             )  # fmt: skip
             entries += health_entries(judged, subject.encoder, features[1], subject.marks, seed)
     for share in config.shares if subject.tuned else ():

@@ -141,7 +141,8 @@ def supervised_encoder(
     trained = _tune(judged, untrained, options, 1.0, seed, scratch=True).model
     card = {"task": "supervised", "data": judged.train.name, "epochs": options.epochs, "seed": seed}
     save_backbone(trained, folder, card, judged.train.image_size)
-    return trained
+    # not the trained one: it has a classifier, and its features would be cached under another name than those of the next call
+    return judged.compute.place(load_backbone(folder))
 
 
 def _fingerprint(judged: Judged, untrained: nn.Module, options: TuningOptions, seed: int) -> str:

@@ -97,6 +97,12 @@ def test_discriminative_rates_move_early_layers_less(encoder: torch.nn.Module, m
 
 def test_probe_first_begins_where_the_linear_probe_ended(encoder: torch.nn.Module):
     train, test = stripes(240, 1), stripes(90, 2)
+    encoder = copy.deepcopy(encoder).train()
+    with torch.no_grad():
+        for _ in range(
+            60
+        ):  # settled statistics of batch norm, which hardly move while the classifier stays as it began
+            encoder(encoder.preprocess(train.images))
     options = {"epochs": 1, "min_steps": 1, "learning_rate": 1e-9, "augment": "none", "compute": CPU, "quiet": True}
     fresh, probed = (fine_tune(encoder, train, test, probe_first=first, **options) for first in (False, True))
     with torch.no_grad():

@@ -318,4 +318,4 @@ def test_the_classifier_of_raw_features_says_what_the_probe_says():
     assert (weight.shape, bias.shape) == ((8, 24), (8,))
     probed = linear_probe(*train, *test, seed=3)
     ours = torch.softmax(test[0] @ weight.T + bias, 1)
-    assert torch.allclose(ours, probed.probabilities, atol=1e-3)
+    assert torch.allclose(ours, probed.probabilities, atol=5e-3)

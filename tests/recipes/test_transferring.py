@@ -40,7 +40,7 @@ def judged(small_run: Path, tmp_path_factory: pytest.TempPathFactory):
     encoder = load_backbone(second)
     with torch.no_grad():
         for parameter in encoder.parameters():
-            parameter.mul_(1.5)
+            parameter.copy_(0.1 * torch.randn_like(parameter))
     save_backbone(encoder, second / "encoder")
     settings = config(first, second, protocols=("linear", "ridge", "knn", "fewshot"), ceiling=True)
     return first, second, transfer(settings)
@@ -110,7 +110,7 @@ def test_the_health_of_each_stage_is_kept(judged):
         channels = 8 * 2 ** int(entry["layer"][-1])
         assert 1 <= entry["effective_rank"] <= channels
         assert 0 <= entry["dead_channels"] <= 1
-        assert entry["uniformity"] <= 0
+        assert entry["uniformity"] < 1e-9
         assert 0 < entry["alignment"] < 4
 
 
