@@ -151,9 +151,10 @@ def _sees(encoder: nn.Module) -> str:
 
 def untrained(encoder: nn.Module, image_size: int, seed: int, preprocess: Preprocess | None = None) -> nn.Module:
     """The same network with random weights and the same preprocessing, or another one."""
-    spec, preprocess = encoder.spec, preprocess or encoder.preprocess
+    spec, own = encoder.spec, encoder.preprocess
     assert isinstance(spec, BackboneSpec)
-    assert isinstance(preprocess, Preprocess)
+    assert isinstance(own, Preprocess)
+    preprocess = preprocess or own
     torch.manual_seed(seed)
     stem = "auto" if spec.stem == "native" else spec.stem
     return create_backbone(
