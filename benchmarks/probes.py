@@ -68,13 +68,13 @@ class Split:
 
 
 def made_up(n: int, options: Options, seed: int) -> Split:
-    """Gaussian classes that overlap, seen through a map whose singular values span three orders of magnitude."""
+    """Gaussian classes that overlap, seen through a map whose singular values span two orders of magnitude."""
     fixed, own = (torch.Generator().manual_seed(s) for s in (100, seed))
     d = options.width
-    centres = 0.22 * torch.randn(options.classes, d, generator=fixed)
+    centres = 2.6 / d**0.5 * torch.randn(options.classes, d, generator=fixed)  # some 3.7 deviations apart
     left, right = (torch.linalg.qr(torch.randn(d, d, generator=fixed)).Q for _ in range(2))
     y = torch.randint(options.classes, (n,), generator=own)
-    x = (centres[y] + torch.randn(n, d, generator=own)) @ (left * torch.logspace(0, -3, d) @ right)
+    x = (centres[y] + torch.randn(n, d, generator=own)) @ (left * torch.logspace(0, -2, d) @ right)
     return Split((x + 1).contiguous(), y)
 
 
