@@ -17,6 +17,11 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "pretrain": ("PretrainConfig", "pretrain", "teach an encoder by colourization"),
     "probe": ("ProbeConfig", "probe", "judge a run's frozen encoder by a linear probe, beside random weights"),
     "finetune": ("FinetuneConfig", "finetune", "fine-tune a run's encoder, beside the same network from scratch"),
+    "transfer": (
+        "TransferConfig",
+        "transfer",
+        "judge runs by every protocol and seed, beside random and supervised ones",
+    ),
     "evaluate": ("EvaluateConfig", "evaluate", "measure how well a run paints a data set"),
     "colourize": ("ColourizeConfig", "colourize", "paint photographs of any size"),
     "report": ("ReportConfig", "report", "one self-contained page about one or more runs"),

@@ -8,8 +8,8 @@ from .features import Features, extract_features
 from .fewshot import FewShotResult, few_shot
 from .finetune import FineTuneResult, fine_tune
 from .health import FeatureHealth, feature_health
-from .linear import linear_probe
-from .neighbours import NeighboursResult, knn
+from .linear import SOLVERS, linear_probe
+from .neighbours import KS, NeighboursResult, knn
 from .protocol import ProbeResult
 from .ridge import ridge_probe
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from .transformer import PretintFeatures
 
 __all__ = [
+    "KS",
+    "SOLVERS",
     "FeatureHealth",
     "Features",
     "FewShotResult",

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float32, Int64
 from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
 
@@ -20,6 +20,7 @@ from ..runtime.device import Compute
 from ..runtime.errors import ArgumentError, DataError
 from ..runtime.loop import LoopSettings, Loss, Training
 from ..runtime.runlog import RunLog
+from .linear import linear_classifier
 from .scores import confusion_counts, top_k_accuracy
 
 _BATCHES_AT_LEAST = 16
@@ -37,6 +38,7 @@ class FineTuneResult:
         label_ids: the training images whose labels were used.
         seconds: wall clock of training and test.
         model: the tested classifier, in evaluation mode on the device it was trained on.
+        probabilities: float32 (m, classes) on the CPU, of the classes of each test image: softmax of the logits, for calibration.
     """
 
     top1: float
@@ -47,10 +49,12 @@ class FineTuneResult:
     label_ids: np.ndarray
     seconds: float
     model: nn.Module = field(repr=False, compare=False)
+    probabilities: Float32[Tensor, "m c"] = field(repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers for JSON, without ids and model."""
-        fields = {k: v for k, v in vars(self).items() if k not in ("confusion", "label_ids", "model")}
+        """Plain numbers for JSON, without ids, model and probabilities."""
+        long = ("confusion", "label_ids", "model", "probabilities")
+        fields = {k: v for k, v in vars(self).items() if k not in long}
         return fields | {"confusion": self.confusion.tolist(), "label_count": len(self.label_ids)}
 
 
@@ -66,6 +70,7 @@ def fine_tune(
     learning_rate: float = 4e-3,
     weight_decay: float = 0.05,
     layer_decay: float = 0.95,
+    probe_first: bool = False,
     augment: str = "flip-crop",
     holdout: float = 0.1,
     patience: int | None = None,
@@ -89,6 +94,9 @@ def fine_tune(
         learning_rate: of the classifier (AdamW, warm-up and cosine).
         weight_decay: not on biases and normalisations.
         layer_decay: in (0, 1]; 1 gives all layers the same rate, which is what training from scratch wants.
+        probe_first: the classifier begins as the linear probe of the frozen encoder on the labelled images that are trained on, so
+            that its first, large errors do not tear up the features (Kumar et al. 2022, "Fine-tuning can distort pretrained
+            features and underperform out-of-distribution", section 3); fresh by default.
         augment: none, flip or flip-crop.
         holdout: share of the labelled images that chooses the epoch.
         patience: stop after so many epochs without a better held-out loss.
@@ -97,15 +105,19 @@ def fine_tune(
         title, quiet: of the progress bar.
 
     Raises:
-        ArgumentError: labels or layer_decay out of range.
-        DataError: a source has no labels, or too few images are left.
+        ArgumentError: labels or layer_decay out of range; `probe_first` with a network whose classifier is not one linear layer,
+            or with a class of which no image can be held out.
+        DataError: a source has no labels, only one class, or too few images are left.
     """
     compute = compute or Compute.choose()
     ids, classes = _labelled_ids(train, test, labels, layer_decay, seed)
     start = time.perf_counter()
     kept, held = hold_out(train.subset(ids), holdout, seed)
     if len(kept) < classes or len(held) == 0:
-        raise DataError(f"labels: {len(ids)} labelled images are too few to train and choose on; use a larger share.")
+        raise DataError(
+            f"labels: {len(ids)} labelled images are too few to train and choose on; {classes} classes need more than "
+            f"{classes}, so use a larger share."
+        )
     torch.manual_seed(seed)
     model = copy.deepcopy(encoder)
     model.reset_classifier(classes)  # type: ignore[operator]
@@ -114,6 +126,8 @@ def fine_tune(
     batch_size = max(2, min(batch_size, len(kept) // _BATCHES_AT_LEAST))
     batches = Batches(chosen.subset(kept), batch_size, seed=seed, augment=augment, device=compute.device)
     epochs = max(epochs, math.ceil(min_steps / len(batches)))
+    if probe_first:
+        _begin_as_probe(model, chosen.subset(kept), classes, compute, seed)
     groups = param_groups_layer_decay(model, weight_decay, layer_decay=layer_decay)
     for group in groups:
         group["lr"] = learning_rate * group.pop("lr_scale")
@@ -141,7 +155,23 @@ def fine_tune(
         label_ids=ids.cpu().numpy(),
         seconds=time.perf_counter() - start,
         model=model,
+        probabilities=logits.softmax(1).cpu(),
     )
+
+
+def _begin_as_probe(model: nn.Module, source: ImageSource, classes: int, compute: Compute, seed: int) -> None:
+    """Gives the classifier the weights of the linear probe on the features that it reads."""
+    head = model.get_classifier()  # type: ignore[operator]
+    if not isinstance(head, nn.Linear):
+        raise ArgumentError(
+            f"probe_first: the classifier is a {type(head).__name__}, not one linear layer; leave the option out."
+        )
+    assert source.labels is not None
+    features = _predict(model, source, compute, features=True)
+    weight, bias = linear_classifier(features, source.labels, classes, seed=seed)
+    with torch.no_grad():
+        head.weight.copy_(weight)
+        head.bias.copy_(bias)
 
 
 def _labelled_ids(
@@ -153,6 +183,8 @@ def _labelled_ids(
         raise ArgumentError(f"layer_decay: {layer_decay} must be above 0 and at most 1.")
     if train.labels is None or test.labels is None:
         raise DataError("Fine-tuning needs labels in the train and the test split; give a data set with class folders.")
+    if len(train.labels.unique()) < 2:
+        raise DataError("Fine-tuning needs training images of two or more classes, and these are of one.")
     ids = class_balanced_subset(train.labels, labels, seed)
     return ids, int(max(train.labels.max(), test.labels.max())) + 1
 
@@ -162,17 +194,26 @@ def _classification_loss(logits: Float[Tensor, "b c"], labels: Int64[Tensor, " b
     return Loss.mean_of(F.cross_entropy(logits.float(), labels, reduction="none"))
 
 
-@torch.inference_mode()
 def predict_logits(
     model: nn.Module, source: ImageSource, compute: Compute, batch_size: int = 512
 ) -> Float[Tensor, "n c"]:
     """Logits of a classifier with `preprocess` for all images of a source, in evaluation mode, float32."""
+    return _predict(model, source, compute, batch_size)
+
+
+@torch.inference_mode()
+def _predict(
+    model: nn.Module, source: ImageSource, compute: Compute, batch_size: int = 512, *, features: bool = False
+) -> Float[Tensor, "n c"]:
+    """Logits, or the pooled features that they are made of."""
     model.eval()
     parts = []
     for ids in torch.arange(len(source)).split(batch_size):
         rgb = source.gather(ids, compute.device)
         with compute.autocast():
-            parts.append(model(compute.layout(model.preprocess(rgb))).float())  # type: ignore[operator]
+            inputs = compute.layout(model.preprocess(rgb))  # type: ignore[operator]
+            last = model.forward_features(inputs)  # type: ignore[operator]
+            parts.append(model.forward_head(last, pre_logits=features).float())  # type: ignore[operator]
     return torch.cat(parts)
 
 

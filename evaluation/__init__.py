@@ -3,6 +3,7 @@
 from .baselines import grey_picture
 from .calibration import ConfusedPair, expected_calibration_error, most_confused, per_class_accuracy
 from .colour_quality import ColourQuality
+from .feature_tables import features_table
 from .figures import confusion_matrix, depth_curves, loss_curves
 from .report import ReportRun, render_report, write_report
 from .sheet import contact_sheet
@@ -22,6 +23,7 @@ __all__ = [
     "contact_sheet",
     "depth_curves",
     "expected_calibration_error",
+    "features_table",
     "grey_picture",
     "headline",
     "loss_curves",

@@ -148,38 +148,44 @@ def transfer_table(rows: Iterable[Row], title: str = "Transfer") -> Table:
 
     Rows that differ only in their seed are one line, mean ± standard deviation. Accuracies are shown in per cent,
     differences in percentage points over random weights with the same protocol (for fine-tuning: over training from
-    scratch).
+    scratch); ≈ marks those that the spread over seeds and the size of the test set do not tell from nothing.
     """
+    lines = compare(rows)
+    calibrated = any(line.ece is not None for line in lines)
     table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("encoder")  # the one column that may wrap: the marks of an encoder are long
     table.add_column("layer", min_width=6, no_wrap=True)
-    for name in ("top-1", "top-5", "points"):
+    for name in ("top-1", "top-5", "points", *(["ECE"] if calibrated else [])):
         table.add_column(name, justify="right", no_wrap=True)
     previous = None
-    for line in compare(rows):
+    for line in lines:
         block = f"{line.data}, {line.protocol_name}, {line.labels_name}"
         if block != previous:
             if previous is not None:
                 table.add_section()
             table.add_row(Text(block, style="cyan"))
             previous = block
-        table.add_row(*_cells(line))
+        table.add_row(*_cells(line), *([Text(percent_text(line.ece))] if calibrated else []))
+    if any(line.tone == "unclear" for line in lines):
+        table.caption = Text("≈ within the noise", style="dim")
+        table.caption_justify = "left"
     return table
 
 
 def encoder_name(line: Comparison) -> str:
-    """Whose features a line is about: `pretrained on cifar100`, `random weights`."""
+    """Whose features a line is about: `pretrained on cifar100`, `runs/a: pretrained`, `random weights`."""
     elsewhere = line.init != "random" and line.pretrained_on not in (None, "", line.data)
-    return init_name(line.init, line.protocol, line.sees, line.leaks, line.pretrained_on if elsewhere else None)
+    name = init_name(line.init, line.protocol, line.sees, line.leaks, line.pretrained_on if elsewhere else None)
+    return name if line.run is None else f"{line.run}: {name}"
 
 
 def _cells(line: Comparison) -> list[Text]:
     style = "" if line.init == "random" else "bold"
-    change = "" if not line.points else "green" if line.points > 0 else "red"
+    change = {"helped": "green", "hurt": "red", "unclear": "dim"}.get(line.tone, "")
     return [
         Text(f"  {encoder_name(line)}", style=style),
         Text(line.layer or "–"),
         Text(percent_text(line.top1, line.top1_sd), style=style),
         Text(percent_text(line.top5)),
-        Text(points_text(line), style=change),
+        Text(points_text(line) + (" ≈" if line.tone == "unclear" else ""), style=change),
     ]

@@ -10,12 +10,14 @@ from typing import Any
 
 from ..runtime.errors import ArgumentError, UnknownNameError
 
-PROTOCOLS = ("linear", "ridge", "knn", "finetune", "fewshot")
+PROTOCOLS = ("linear", "ridge", "knn", "finetune", "probe-finetune", "fewshot")
 INITS = ("pretrained", "supervised-grey", "supervised-rgb", "random")
 INPUTS = ("grey", "chroma", "luma and chroma", "rgb")
 
 # Below this many points a difference is called unclear when neither seeds nor the size of the test set tell its noise.
 UNCLEAR_POINTS = 1.0
+# Protocols that change the whole network; with random weights they are training from scratch.
+_TUNING = ("finetune", "probe-finetune")
 
 Row = Mapping[str, Any]
 
@@ -24,6 +26,7 @@ _PROTOCOL_NAMES = {
     "ridge": "ridge probe",
     "knn": "kNN",
     "finetune": "fine-tune",
+    "probe-finetune": "linear probe, then fine-tune",
     "fewshot": "few-shot",
 }
 _INIT_NAMES = {
@@ -58,7 +61,8 @@ def transfer_row(
     protocol took, `sees` one of `INPUTS`: what the encoder's input is made of, `leaks` says whose labels helped a
     pretext that should need none. `extra` is kept as it is (JSON-able); the report page reads from it `confusion` (c
     lists of c counts, rows = true classes), `class_names` (c strings), `per_layer` ({layer: {"test_top1": fraction}} or
-    {layer: fraction}) and `command`.
+    {layer: fraction}) and `command`; tables read `ece` (expected calibration error, 0…1) and `run`, the name of the run
+    where several stand in one table.
 
     Raises UnknownNameError for a protocol or init that is not listed, ArgumentError for a number out of range.
 
@@ -113,7 +117,7 @@ def init_name(
     >>> init_name("supervised-grey", "linear"), init_name("pretrained", "linear", leaks="labels of timm/resnet18")
     ('supervised, grey input', 'pretrained, leaks labels of timm/resnet18')
     """
-    name = "from scratch" if init == "random" and protocol == "finetune" else _INIT_NAMES.get(init, init)
+    name = "from scratch" if init == "random" and protocol in _TUNING else _INIT_NAMES.get(init, init)
     learns_from_labels = name in ("from scratch", "supervised")
     if init == "supervised-rgb" and sees == "grey":
         sees = "rgb"
@@ -133,7 +137,8 @@ class Comparison:
     controls themselves and where no control was measured. `points_sd` is the standard deviation over the seeds that
     both have (two or more). `margin` is the half-width of the 95 % interval of the difference that the size of the
     test set alone gives (two independent proportions, normal approximation, one seed), known where the rows carry a
-    confusion matrix.
+    confusion matrix. `ece` is the mean of the expected calibration error, where all rows tell it. `run` names the run in
+    a table of several.
     """
 
     data: str
@@ -152,6 +157,8 @@ class Comparison:
     margin: float | None
     sees: str = "grey"
     leaks: str | None = None
+    ece: float | None = None
+    run: str | None = None
 
     @property
     def protocol_name(self) -> str:
@@ -193,7 +200,8 @@ class Comparison:
 def compare(rows: Iterable[Row]) -> list[Comparison]:
     """Put every result of a trained encoder beside its control.
 
-    Rows that differ only in their seed become one line. The control of a line is the result from random weights on
+    Rows that differ only in their seed become one line; runs named by `run` have lines of their own, and share controls
+    that name none. The control of a line is the result from random weights on
     the same data, protocol, labels and seed: at the same layer where there is one, else the only one there is (each
     probe chooses its own depth). For fine-tuning a `supervised-grey` row of training from scratch (`pretrained_on` None)
     serves pretrained encoders when there is no `random` one. Lines come ordered by data, protocol, labels (all labels
@@ -222,7 +230,7 @@ def headline(rows: Iterable[Row]) -> Comparison | None:
     15.0
     """
     answers = [line for line in compare(rows) if line.init == "pretrained" and line.points is not None]
-    ranking = ("linear", "ridge", "knn", "fewshot", "finetune")
+    ranking = ("linear", "ridge", "knn", "fewshot", "finetune", "probe-finetune")
     return min(answers, key=lambda line: (_rank(line.protocol, ranking), -line.labels), default=None)
 
 
@@ -234,7 +242,8 @@ def _lines(rows: Sequence[Row]) -> list[list[Row]]:
     """
     groups: dict[tuple, list[Row]] = {}
     for row in rows:
-        key = tuple(row.get(name) for name in ("data", "protocol", "labels", "init", "pretrained_on", "sees", "leaks"))
+        names = ("data", "protocol", "labels", "init", "pretrained_on", "sees", "leaks", "run")
+        key = tuple(row.get(name) for name in names)
         groups.setdefault(key, []).append(row)
     lines = []
     for members in groups.values():
@@ -260,6 +269,7 @@ def _order(row: Row) -> tuple:
         -float(row.get("labels") or 1),
         _rank(row["init"], INITS),
         str(row.get("pretrained_on") or ""),
+        str(row.get("run") or ""),
         str(row.get("layer") or ""),
     )
 
@@ -269,10 +279,11 @@ def _control(row: Row, rows: Sequence[Row]) -> Row | None:
         return None
     wanted = {key: row.get(key) for key in ("data", "protocol", "labels", "seed", "sees")}
     controls: list[dict[str, str | None]] = [{"init": "random"}]
-    if row["init"] == "pretrained" and row["protocol"] == "finetune":
+    if row["init"] == "pretrained" and row["protocol"] in _TUNING:
         controls.append({"init": "supervised-grey", "pretrained_on": None})
     for control in controls:
         found = [r for r in rows if all(r.get(key) == value for key, value in (wanted | control).items())]
+        found = [r for r in found if r.get("run") in (None, row.get("run"))]
         same_layer = [r for r in found if r.get("layer") == row.get("layer")]
         if same_layer:
             return same_layer[-1]
@@ -287,6 +298,7 @@ def _comparison(members: Sequence[Row], rows: Sequence[Row]) -> Comparison:
     differences = [100 * (row["top1"] - control["top1"]) for row, control in pairs]
     top5 = [row["top5"] for row in members if row.get("top5") is not None]
     layers = {row.get("layer") for row in members}
+    errors = [row["ece"] for row in members if row.get("ece") is not None]
     top1 = [row["top1"] for row in members]
     return Comparison(
         data=first["data"],
@@ -305,6 +317,8 @@ def _comparison(members: Sequence[Row], rows: Sequence[Row]) -> Comparison:
         margin=_margin(*pairs[0]) if pairs else None,
         sees=first.get("sees") or "grey",
         leaks=first.get("leaks"),
+        ece=statistics.fmean(errors) if len(errors) == len(members) else None,
+        run=first.get("run"),
     )
 
 

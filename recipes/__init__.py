@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .pushing import PushConfig, push
     from .reporting import ReportConfig, report
     from .settings import PretrainConfig
+    from .transferring import TransferConfig, transfer
 
 _HOME = {
     "BackbonesConfig": "catalogue", "backbones": "catalogue", "TasksConfig": "catalogue", "tasks": "catalogue",
@@ -43,6 +44,7 @@ _HOME = {
     "PushConfig": "pushing", "push": "pushing",
     "ReportConfig": "reporting", "report": "reporting",
     "Run": "opening", "open_run": "opening",
+    "TransferConfig": "transferring", "transfer": "transferring",
 }  # fmt: skip
 
 
@@ -70,6 +72,7 @@ __all__ = [
     "Run",
     "RunsConfig",
     "TasksConfig",
+    "TransferConfig",
     "backbones",
     "colourize",
     "demo",
@@ -86,5 +89,6 @@ __all__ = [
     "report",
     "runs",
     "tasks",
+    "transfer",
     "typed_preset",
 ]

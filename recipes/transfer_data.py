@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..backbones import PARTS, BackboneSpec, Preprocess, create_backbone, load_backbone, split_pair
-from ..data import ImageSource, available_splits, open_source
+from ..data import ImageSource, available_splits, class_balanced_subset, open_source
 from ..pretext import TASKS, leaked_labels, task_names, task_options
 from ..runtime.device import Compute
 from ..runtime.errors import ArgumentError, DataError, RunFolderError, UnknownNameError
@@ -73,6 +73,16 @@ class Judged:
     sees: str
     leaks: str | None
 
+    @property
+    def init(self) -> str:
+        """What made the weights of the run's encoder."""
+        return next(iter(self.encoders))
+
+    @property
+    def encoder(self) -> nn.Module:
+        """The run's encoder."""
+        return self.encoders[self.init]
+
     def marks(self, init: str) -> dict[str, Any]:
         """What a row of the transfer table says of one of the encoders: where its weights come from, and what it sees."""
         trained = init != "random"
@@ -84,12 +94,20 @@ class Judged:
         }
 
 
-def open_judged(run: Path, options: TransferOptions) -> Judged:
+Splits = tuple[ImageSource, ImageSource]
+
+
+def open_judged(run: Path, options: TransferOptions, opened: dict[tuple[str, int], Splits] | None = None) -> Judged:
     """Opens a run's encoder, its control, and labelled data at the size the encoder was trained on.
+
+    Args:
+        run: its folder.
+        options: what is asked.
+        opened: train and test splits that were opened before, by data and size; what is opened now is added.
 
     Raises:
         RunFolderError: the run can't be read.
-        DataError: the data has no labels or no test split, or the splits' classes differ.
+        DataError: the data has no labels or no test split, only one class, or the splits' classes differ.
     """
     folder = RunFolder.open(run)
     config = read_settings(folder)
@@ -100,9 +118,10 @@ def open_judged(run: Path, options: TransferOptions) -> Judged:
     if options.part is not None:
         encoder = split_pair(encoder)[PARTS.index(options.part)]
     data = options.data or config.data
-    train, test = (_open_labelled(data, split, config.image_size, options, compute) for split in ("train", "test"))
-    if train.class_names != test.class_names:
-        raise DataError(f"--data {data}: the classes of train and test differ; give both the same sub-folders.")
+    opened = {} if opened is None else opened
+    if (data, config.image_size) not in opened:
+        opened[data, config.image_size] = _open_splits(data, config.image_size, options, compute)
+    train, test = opened[data, config.image_size]
     sees = _sees(encoder)
     encoders = {_init(config.task, sees): compute.place(encoder)}
     if options.control and "random" not in encoders:
@@ -130,16 +149,41 @@ def _sees(encoder: nn.Module) -> str:
     return "chroma" if preprocess.in_chans == 2 else "luma and chroma"
 
 
-def untrained(encoder: nn.Module, image_size: int, seed: int) -> nn.Module:
-    """The same network with random weights and the same preprocessing."""
-    spec, preprocess = encoder.spec, encoder.preprocess
+def untrained(encoder: nn.Module, image_size: int, seed: int, preprocess: Preprocess | None = None) -> nn.Module:
+    """The same network with random weights and the same preprocessing, or another one."""
+    spec, own = encoder.spec, encoder.preprocess
     assert isinstance(spec, BackboneSpec)
-    assert isinstance(preprocess, Preprocess)
+    assert isinstance(own, Preprocess)
+    preprocess = preprocess or own
     torch.manual_seed(seed)
     stem = "auto" if spec.stem == "native" else spec.stem
     return create_backbone(
         spec.name, preprocess.in_chans, stem, image_size=image_size, preprocess=preprocess, **spec.options
     ).eval()  # fmt: skip
+
+
+def check_enough_labels(labels: Tensor, share: float) -> None:
+    """Raises DataError unless every class keeps two labelled images, one to train and one to choose on, at this share."""
+    kept = labels[class_balanced_subset(labels, share, 0).to(labels.device)].unique(return_counts=True)[1]
+    if int(kept.min()) < 2:
+        raise DataError(
+            f"--labels {share:g}: {int(kept.sum())} labelled images for {len(kept)} classes; each class needs 2, one to "
+            f"train and one to choose on, so {2 * len(kept)} or more in all: use a larger share, or more images."
+        )
+
+
+def _open_splits(data: str, size: int, options: TransferOptions, compute: Compute) -> Splits:
+    train, test = (_open_labelled(data, split, size, options, compute) for split in ("train", "test"))
+    if train.class_names != test.class_names:
+        raise DataError(f"--data {data}: the classes of train and test differ; give both the same sub-folders.")
+    assert train.labels is not None
+    assert test.labels is not None
+    seen = set(train.labels.unique().tolist())
+    if len(seen) < 2:
+        raise DataError(f"--data {data}: all training images are of one class; give two or more.")
+    if unseen := sorted(set(test.labels.unique().tolist()) - seen):
+        raise DataError(f"--data {data}: classes {unseen} of the test images occur in no training image.")
+    return train, test
 
 
 def _open_labelled(data: str, split: str, size: int, options: TransferOptions, compute: Compute) -> ImageSource:

@@ -1,7 +1,8 @@
 """What was measured? Reads and writes a run's `results.json`.
 
-The form: ``{"schema_version": 1, "colour": [entry, …], "transfer": [entry, …]}``. Accuracies are fractions of 1, what does not
-apply is null. An entry replaces the one with the same identifying keys, so that measuring again never doubles a row.
+The form: ``{"schema_version": 1, "colour": [entry, …], "transfer": [entry, …], "features": [entry, …]}``; a list that an older
+file lacks is empty. Accuracies are fractions of 1, what does not apply is null. An entry replaces the one with the same identifying
+keys, so that measuring again never doubles a row.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ SCHEMA_VERSION = 1
 IDENTITY = {
     "colour": ("data", "split", "palette", "resolution", "decode", "temperature", "saturation"),
     "transfer": ("data", "pretrained_on", "protocol", "init", "labels", "seed", "sees"),
+    "features": ("data", "pretrained_on", "init", "seed", "sees", "layer"),
 }
 
 Entry = dict[str, Any]
@@ -30,7 +32,7 @@ def read_results(folder: Path) -> dict[str, Any]:
     """
     path = folder / "results.json"
     if not path.exists():
-        return {"schema_version": SCHEMA_VERSION, "colour": [], "transfer": []}
+        return {"schema_version": SCHEMA_VERSION, **{part: [] for part in IDENTITY}}
     results = read_json(path)
     if not isinstance(results, dict) or not all(isinstance(results.get(part, []), list) for part in IDENTITY):
         raise RunFolderError(f"{path} does not hold results in Pretint's form; delete it and measure again.")
@@ -39,15 +41,11 @@ def read_results(folder: Path) -> dict[str, Any]:
         raise RunFolderError(
             f"{path} has schema {version}, this Pretint reads up to {SCHEMA_VERSION}; upgrade Pretint."
         )
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "colour": results.get("colour", []),
-        "transfer": results.get("transfer", []),
-    }
+    return {"schema_version": SCHEMA_VERSION, **{part: results.get(part, []) for part in IDENTITY}}
 
 
 def add_results(folder: Path, part: str, entries: list[Entry]) -> dict[str, Any]:
-    """Merges entries into one part (`colour` or `transfer`) of a run's results and writes the file; returns all results."""
+    """Merges entries into one part (a key of `IDENTITY`) of a run's results and writes the file; returns all results."""
     results = read_results(folder)
     keys = IDENTITY[part]
     merged = {tuple(entry.get(key) for key in keys): entry for entry in results[part]}

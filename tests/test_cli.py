@@ -82,6 +82,9 @@ BAD_INPUT = {
     "a run that is none": (["probe", "runs/none"], "runs/none"),
     "a folder that is no run": (["evaluate", "."], "no run folder"),
     "a report of a folder that is none": (["report", "nowhere"], "nowhere"),
+    "a transfer of a folder that is none": (["transfer", "nowhere"], "nowhere"),
+    "a transfer by a mistyped protocol": (["transfer", "nowhere", "--protocols", "liner"], "'linear'"),
+    "a mistyped solver": (["probe", "runs/none", "--solver", "lbgfs"], "'lbfgs'"),
     "runs of a missing folder": (["runs", "nowhere"], "nowhere"),
     "a picture that is missing": (["colourize", "runs/none", "x.jpg"], "x.jpg"),
 }

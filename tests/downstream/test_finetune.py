@@ -7,7 +7,9 @@ import copy
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import confusion_matrix
+from sklearn.preprocessing import StandardScaler
 
 from pretint.backbones import create_backbone
 from pretint.data import TensorSource
@@ -91,6 +93,41 @@ def test_discriminative_rates_move_early_layers_less(encoder: torch.nn.Module, m
         for p in (next(model.stages[0].parameters()), next(model.stages[2].parameters()), model.head.fc.weight)
     ]
     assert rates[0] < rates[1] < rates[2] == 5e-3
+
+
+def test_probe_first_begins_where_the_linear_probe_ended(encoder: torch.nn.Module):
+    train, test = stripes(240, 1), stripes(90, 2)
+    encoder = copy.deepcopy(encoder).train()
+    with torch.no_grad():
+        for _ in range(
+            60
+        ):  # settled statistics of batch norm, which hardly move while the classifier stays as it began
+            encoder(encoder.preprocess(train.images))
+    options = {"epochs": 1, "min_steps": 1, "learning_rate": 1e-9, "augment": "none", "compute": CPU, "quiet": True}
+    fresh, probed = (fine_tune(encoder, train, test, probe_first=first, **options) for first in (False, True))
+    with torch.no_grad():
+        features = [encoder.eval()(encoder.preprocess(source.images)) for source in (train, test)]
+    scaler = StandardScaler().fit(features[0].numpy())
+    model = LogisticRegression(C=1.0, max_iter=5000).fit(scaler.transform(features[0].numpy()), train.labels.numpy())
+    reference = model.score(scaler.transform(features[1].numpy()), test.labels.numpy())
+    assert probed.top1 >= reference - 0.08  # of 90 images: at most 7 judged in another way
+    assert fresh.top1 < reference - 0.15  # hardly trained: a fresh classifier still guesses
+
+
+def test_probabilities_are_those_of_the_tested_classifier(encoder: torch.nn.Module):
+    result = tune(encoder, epochs=1, min_steps=1)
+    assert result.probabilities.shape == (90, 3)
+    assert torch.allclose(result.probabilities.sum(1), torch.ones(90))
+    right = (result.probabilities.argmax(1) == stripes(90, 2).labels).double().mean()
+    assert result.top1 == pytest.approx(float(right))
+    assert "probabilities" not in result.to_dict()
+
+
+def test_one_class_alone_is_refused(encoder: torch.nn.Module):
+    source = stripes(90, 1)
+    alone = source.subset(torch.nonzero(source.labels == 0).flatten())
+    with pytest.raises(DataError, match="two or more classes"):
+        fine_tune(encoder, alone, alone, compute=CPU, quiet=True)
 
 
 @pytest.mark.parametrize("labels", [0.0, -0.1, 1.5])

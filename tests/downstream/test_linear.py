@@ -13,7 +13,8 @@ from sklearn.metrics import confusion_matrix, top_k_accuracy_score
 from sklearn.preprocessing import StandardScaler
 
 from pretint.downstream import linear_probe
-from pretint.runtime import ArgumentError, NotFiniteError
+from pretint.downstream.linear import linear_classifier
+from pretint.runtime import ArgumentError, NotFiniteError, UnknownNameError
 
 
 def overlapping(n: int, classes: int = 8, d: int = 24, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -54,15 +55,18 @@ def test_linear_probe_matches_scikit_learn_on_overlapping_classes(train, test):
     assert ours.top1 == pytest.approx(theirs, abs=0.005)
 
 
+@pytest.mark.parametrize("solver", ["sgd", "lbfgs"])
 @pytest.mark.parametrize("decay", [1e-1, 1e-2, 1e-3])
-def test_linear_probe_matches_scikit_learn_on_digits_for_the_same_penalty(decay):
+def test_linear_probe_matches_scikit_learn_on_digits_for_the_same_penalty(decay, solver):
     x, y = load_digits(return_X_y=True)
     order = np.random.default_rng(0).permutation(len(x))
     fit, check = order[:1000], order[1000:]
     scaler = StandardScaler().fit(x[fit])
     model = reference(scaler.transform(x[fit]), y[fit], 1 / (decay * len(fit)))
     features, labels = torch.tensor(x, dtype=torch.float32), torch.tensor(y)
-    ours = linear_probe(features[fit], labels[fit], features[check], labels[check], weight_decays=[decay])
+    ours = linear_probe(
+        features[fit], labels[fit], features[check], labels[check], weight_decays=[decay], solver=solver
+    )
     assert ours.top1 == pytest.approx(model.score(scaler.transform(x[check]), y[check]), abs=0.005)
     assert (ours.predictions == model.predict(scaler.transform(x[check]))).mean() > 0.99
     expected = top_k_accuracy_score(y[check], model.predict_proba(scaler.transform(x[check])), k=5)
@@ -290,3 +294,28 @@ def test_heads_that_all_diverge_are_an_error_and_one_sound_head_is_enough(train,
     with pytest.raises(NotFiniteError, match="'features'"):
         linear_probe(*train, *test, learning_rates=[1e30], epochs=2)
     assert linear_probe(*train, *test, learning_rates=[1e30, 0.3], epochs=2).chosen["learning_rate"] == 0.3
+
+
+def test_lbfgs_chooses_a_weight_decay_and_finds_scikit_learns_probabilities_for_it():
+    train, test = overlapping(600, seed=1), overlapping(300, seed=2)
+    ours = linear_probe(*train, *test, solver="lbfgs", weight_decays=[1e-1, 1e-2, 1e-3])
+    assert set(ours.chosen) == {"weight_decay"}
+    scaler = StandardScaler().fit(train[0].numpy())
+    c = 1 / (ours.chosen["weight_decay"] * 600)
+    theirs = reference(scaler.transform(train[0].numpy()), train[1].numpy(), c)
+    wanted = theirs.predict_proba(scaler.transform(test[0].numpy()))
+    assert np.abs(ours.probabilities.numpy() - wanted).max() < 2e-3
+
+
+def test_an_unknown_solver_comes_with_the_known_ones(train, test):
+    with pytest.raises(UnknownNameError, match="lbfgs"):
+        linear_probe(*train, *test, solver="lbgfs")
+
+
+def test_the_classifier_of_raw_features_says_what_the_probe_says():
+    train, test = overlapping(600, seed=1), overlapping(300, seed=2)
+    weight, bias = linear_classifier(*train, 8, seed=3)
+    assert (weight.shape, bias.shape) == ((8, 24), (8,))
+    probed = linear_probe(*train, *test, seed=3)
+    ours = torch.softmax(test[0] @ weight.T + bias, 1)
+    assert torch.allclose(ours, probed.probabilities, atol=5e-3)

@@ -98,6 +98,43 @@ def test_the_margin_is_the_normal_interval_of_two_proportions():
     assert compare([row("pretrained", 0.8), row("random", 0.6)])[0].margin is None
 
 
+def test_runs_in_one_table_share_a_control_that_names_none():
+    rows = [row("pretrained", top1, run=run, seed=seed) for run, top1 in (("a", 0.6), ("b", 0.7)) for seed in (0, 1)]
+    rows += [row("random", 0.5, seed=seed) for seed in (0, 1)]
+    assert {(line.run, line.seeds): line.points for line in compare(rows) if line.run} == pytest.approx(
+        {("a", (0, 1)): 10, ("b", (0, 1)): 20}
+    )
+    text = shown(transfer_table(rows))
+    assert "a: pretrained" in text
+    assert "b: pretrained" in text
+
+
+def test_differences_within_the_noise_are_marked_and_calibration_is_shown_where_known():
+    rows = [
+        row("pretrained", 0.505, ece=0.031),
+        row("random", 0.5, ece=0.02),
+        row("pretrained", 0.8, data="x"),
+        row("random", 0.5, data="x"),
+    ]
+    text = shown(transfer_table(rows))
+    assert line_with(text, "+0.5").split()[-4:] == ["+0.5", "≈", "3.1", "%"]
+    assert "≈" not in line_with(text, "+30.0")
+    assert "within the noise" in text
+    plain = shown(transfer_table([row("pretrained", 0.8), row("random", 0.5)]))
+    assert "ECE" not in plain
+    assert "≈" not in plain
+
+
+def test_a_probe_before_fine_tuning_is_a_protocol_of_its_own():
+    rows = [row(init, top1, protocol=protocol) for protocol, init, top1 in (
+        ("finetune", "pretrained", 0.8), ("finetune", "random", 0.7),
+        ("probe-finetune", "pretrained", 0.85), ("probe-finetune", "random", 0.65),
+    )]  # fmt: skip
+    points = {line.protocol: line.points for line in compare(rows) if line.init == "pretrained"}
+    assert points == pytest.approx({"finetune": 10, "probe-finetune": 20})
+    assert "linear probe, then fine-tune" in shown(transfer_table(rows))
+
+
 @pytest.mark.parametrize(("top1", "tone"), [(0.60, "helped"), (0.40, "hurt"), (0.505, "unclear"), (0.495, "unclear")])
 def test_a_difference_within_the_noise_is_called_unclear(top1, tone):
     assert compare([row("pretrained", top1), row("random", 0.5)])[0].tone == tone

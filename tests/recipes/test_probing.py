@@ -38,6 +38,18 @@ def test_a_half_is_judged_beside_random_weights_of_its_own(pair_run: Path):
     ]
 
 
+def test_both_solvers_find_nearly_the_same(small_run: Path, tmp_path: Path):
+    found = []
+    for solver in ("sgd", "lbfgs"):
+        run = Path(shutil.copytree(small_run, tmp_path / solver))
+        outcome = probe(ProbeConfig(run=run, grid=1, control=False, cache=False, precision="fp32", solver=solver))
+        (row,) = outcome.results["transfer"]
+        assert row["solver"] == solver
+        found.append([layer["test_top1"] for layer in row["per_layer"].values()])
+    # 100 test images, and each solver chooses its own weight decay
+    assert found[0] == pytest.approx(found[1], abs=0.06)
+
+
 def test_what_has_no_halves_is_refused(small_run: Path):
     with pytest.raises(ArgumentError, match="pair"):
         probe(ProbeConfig(run=small_run, part="luma"))

@@ -107,6 +107,15 @@ def test_measuring_again_replaces_the_entry_with_the_same_keys(tmp_path: Path):
     assert [(r["seed"], r["top1"]) for r in read_results(tmp_path)["transfer"]] == [(0, 0.2), (1, None)]
 
 
+def test_results_of_before_the_health_of_features_are_read_and_added_to(tmp_path: Path):
+    write_json(tmp_path / "results.json", {"schema_version": 1, "colour": [], "transfer": [{"data": "a", "seed": 3}]})
+    assert read_results(tmp_path)["features"] == []
+    layers = [{"data": "a", "layer": layer, "effective_rank": 2.0} for layer in ("stage0", "stage1", "stage1")]
+    found = add_results(tmp_path, "features", layers)
+    assert [entry["layer"] for entry in found["features"]] == ["stage0", "stage1"]
+    assert found["transfer"] == [{"data": "a", "seed": 3}]
+
+
 def test_results_of_a_newer_schema_are_refused(tmp_path: Path):
     write_json(tmp_path / "results.json", {"schema_version": 99, "colour": [], "transfer": []})
     with pytest.raises(RunFolderError, match="upgrade"):
