@@ -19,6 +19,7 @@ from .opening import Run, open_run
 from .options import DataOptions, MachineOptions, Outcome
 from .painting import PaintingOptions, paint_as_asked
 from .recolouring import colour_classifier
+from .settings import PretrainConfig
 from .training_data import data_name, held_out_ids, judged_source, of_classes, open_training_source, report_broken
 
 
@@ -90,29 +91,33 @@ def _own_images(run: Run, config: EvaluateConfig, compute: Compute) -> _Judged:
     source = judged_source(replace(settings, classes=classes), held_out, compute)
     if source.split != "test":
         return _Judged(source, "held-out", classes, not_held_out)
-    return _Judged(source, "test", classes, lambda: _open(settings.data, "train", run, config, compute))
+    return _Judged(source, "test", classes, lambda: _open(settings, "train", compute))
 
 
 def _other_images(data: str, splits: tuple[str, ...], run: Run, config: EvaluateConfig, compute: Compute) -> _Judged:
     """The test split of other data, or all of it."""
+    settings = replace(
+        run.config, data=data, root=config.root, unlabelled=config.unlabelled, max_broken=config.max_broken
+    )
 
     def train() -> ImageSource:
         if not {"train", "test"} <= set(splits):
             raise _none_left(data)
-        return _open(data, "train", run, config, compute)
+        return _open(settings, "train", compute)
 
     split = "test" if "test" in splits else "train"
-    return _Judged(of_classes(_open(data, split, run, config, compute), config.classes), split, config.classes, train)
+    return _Judged(of_classes(_open(settings, split, compute), config.classes), split, config.classes, train)
 
 
-def _open(data: str, split: str, run: Run, config: EvaluateConfig, compute: Compute) -> ImageSource:
+def _open(settings: PretrainConfig, split: str, compute: Compute) -> ImageSource:
+    """All images of a split, at the size that the run learned from."""
     source = open_source(
-        data,
+        settings.data,
         split,
-        config.root,
-        image_size=run.config.image_size,
-        unlabelled=config.unlabelled,
-        max_broken=config.max_broken,
+        settings.root,
+        image_size=settings.image_size,
+        unlabelled=settings.unlabelled,
+        max_broken=settings.max_broken,
     )
     report_broken(source)
     return source.to(compute.device)
@@ -166,11 +171,6 @@ def _measure(
         raise ArgumentError(f"--also: two of the data sets are called {name} ({split}); name one alone, or rename it.")
     classify = None
     if config.recolour:
-        if source.labels is None:
-            raise DataError(
-                f"--recolour: {name} has no labels to judge painted pictures by; give data with one sub-folder a class, or "
-                "leave the option out."
-            )
         run.painter.painting_task  # noqa: B018 - a run that paints nothing is refused before a classifier is trained
         classify = colour_classifier(judged.train(), source, cache_root(config.root) / "recolour", compute)
     entry = measure_colour(run.painter, source, split, read_bin_prior(run.folder), classify)
