@@ -132,10 +132,10 @@ def class_table(entry: Mapping[str, Any]) -> Table | None:
     if len(lines) < 2:
         return None
     worst = sorted(lines, key=lambda line: -line[0])[:MOST_CLASSES]
-    part = "" if len(worst) == len(lines) else f", {len(worst)} of {len(lines)} classes"
-    title = f"Colourfulness by class, worst first{part}: {entry.get('data') or ''}".rstrip(": ")
-    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("class")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    # no title: it would be broken into the width of so narrow a table
+    part = "" if len(worst) == len(lines) else f", the worst {len(worst)} of {len(lines)}"
+    table.add_column(Text(f"classes of {entry.get('data') or 'the data'}{part}"))
     for name in ("ΔM3\N{NO-BREAK SPACE}↓", COLOUR_BASELINES["grey"]):
         table.add_column(name, justify="right", no_wrap=True)
     metric = next(metric for metric in COLOUR_METRICS if metric.key == "delta_m3")

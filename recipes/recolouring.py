@@ -137,22 +137,21 @@ def _train(train: ImageSource, judged: ImageSource, folder: Path, compute: Compu
         f"--recolour: training a classifier on {images} true pictures of {train.name} ({budget.backbone}, {budget.epochs} "
         f"epochs, at least {budget.min_steps} steps), once for this data set."
     )
-    with torch.random.fork_rng():  # whatever is random later is the same with and without a training
-        torch.manual_seed(budget.seed)
-        encoder = create_backbone(budget.backbone, 3, image_size=train.image_size)
-        result = fine_tune(
-            encoder,
-            train,
-            judged,
-            labels=share,
-            epochs=budget.epochs,
-            min_steps=budget.min_steps,
-            learning_rate=budget.learning_rate,
-            layer_decay=1.0,
-            seed=budget.seed,
-            compute=compute,
-            title="classifier",
-        )
+    torch.manual_seed(budget.seed)
+    encoder = create_backbone(budget.backbone, 3, image_size=train.image_size)
+    result = fine_tune(
+        encoder,
+        train,
+        judged,
+        labels=share,
+        epochs=budget.epochs,
+        min_steps=budget.min_steps,
+        learning_rate=budget.learning_rate,
+        layer_decay=1.0,
+        seed=budget.seed,
+        compute=compute,
+        title="classifier",
+    )
     note(f"--recolour: trained in {result.seconds:.0f} s; it finds {100 * result.top1:.1f} % of the true pictures.")
     _write(folder, result.model, {"data": train.name, "fingerprint": train.fingerprint, "budget": asdict(budget)})
     return result.model

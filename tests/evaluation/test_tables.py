@@ -43,14 +43,14 @@ def test_classes_are_listed_with_the_worst_first_and_beside_all_grey():
     }
     lines = shown(class_table(entry))
     assert lines[-3:] == [["[red]dog", "12.0", "30.0"], ["owl", "7.5", "5.0"], ["cat", "3.2", "20.0"]]
-    assert "pets" in lines[0]
+    assert lines[0][:3] == ["classes", "of", "pets"]
 
 
 def test_of_many_classes_the_ten_worst_are_shown_and_of_one_none():
     entry = {"delta_m3_per_class": [float(number) for number in range(30)]}
     lines = shown(class_table(entry))
     assert [line[:2] for line in lines[-MOST_CLASSES:]] == [["class", str(number)] for number in range(29, 19, -1)]
-    assert "10 of 30 classes" in " ".join(lines[0])
+    assert "the worst 10 of 30" in " ".join(lines[0])
     assert class_table({"delta_m3_per_class": [None, 4.0]}) is None
     assert class_table({"delta_m3_per_class": None}) is None
 
@@ -63,8 +63,8 @@ def test_data_sets_stand_side_by_side_above_what_grey_alone_gives():
          "ab_rmse": 12.0, "grey_ab_rmse": 16.0, "recolour_top1_painted": 0.5, "recolour_top1_grey": 0.25},
     ]  # fmt: skip
     lines = shown(side_by_side(entries))
-    assert ["metric", "toy", "[b]pets"] in lines
-    assert ["test", "train"] in lines
+    assert ["toy", "[b]pets"] in lines
+    assert ["metric", "test", "train"] in lines
     at = lines.index(["bits", "per", "pixel", "↓", "1.500", "2.000"])
     assert lines[at + 1] == ["grey", "lookup", "2.250", "2.500"]
     assert lines[at + 2 : at + 4] == [["ab-RMSE", "↓", "9.50", "12.00"], ["all", "grey", "18.25", "16.00"]]

@@ -25,7 +25,7 @@ def run_copy(small_run: Path, tmp_path: Path) -> Path:
 
 
 def test_data_sets_are_measured_side_by_side_as_each_is_alone(run_copy: Path, small_data: Path, tmp_path: Path):
-    others = [str(save_npz(tmp_path / f"{name}.npz", test=n)) for name, n in (("b", 20), ("c", 30))]
+    others = [str(save_npz(tmp_path / f"{name}.npz", train=10, test=n)) for name, n in (("b", 20), ("c", 30))]
     before = read_results(run_copy)["colour"][0]
     outcome = evaluate(EvaluateConfig(run=run_copy, data=str(small_data), also=tuple(others), **CPU))
     entries = read_results(run_copy)["colour"]
@@ -84,7 +84,7 @@ def test_a_classifier_judges_if_asked_and_is_trained_once(
 
 
 def test_what_a_classifier_cannot_judge_is_refused(run_copy: Path, tmp_path: Path):
-    with np.load(save_npz(tmp_path / "all.npz")) as arrays:
+    with np.load(save_npz(tmp_path / "all.npz", train=20, test=10)) as arrays:
         np.savez(tmp_path / "plain.npz", images=arrays["images"], test_images=arrays["test_images"])
         np.savez(tmp_path / "one.npz", images=arrays["images"], labels=arrays["labels"])
     with pytest.raises(DataError, match=r"--recolour: plain\.npz has no labels"):

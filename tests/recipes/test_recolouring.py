@@ -61,15 +61,13 @@ def cache(filled: tuple[Path, torch.Tensor], tmp_path: Path) -> Path:
 
 
 def test_it_learns_the_classes_from_colour(tmp_path: Path):
-    found = logits(tmp_path, budget=Budget(epochs=1, min_steps=60)).argmax(1)
+    found = logits(tmp_path, coloured(320, "train"), Budget(epochs=1, min_steps=60)).argmax(1)
     assert (found == IN_TURNS[:16]).float().mean() > 0.9
 
 
 def test_the_second_time_it_is_read_and_judges_alike(cache: Path, filled, trainings: list[str]):
-    state = torch.get_rng_state()
     torch.testing.assert_close(logits(cache), filled[1], rtol=0, atol=0)
     assert trainings == []
-    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_other_data_labels_and_budgets_have_a_classifier_of_their_own(cache: Path, trainings: list[str]):
