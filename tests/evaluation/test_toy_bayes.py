@@ -77,8 +77,9 @@ def test_the_grey_lookup_learns_nothing_of_two_way_objects(palette, name):
     others = torch.cat(painted_pixels(name, 12))  # what it learned by heart of its own pixels does not help it here
     results = measured(palette, others, torch.zeros(len(others), 2, 8, 8))
     assert results["prior_cross_entropy_nats"] == pytest.approx(math.log(2), rel=1e-6)
-    assert math.log(2) - 0.01 < results["grey_lookup_cross_entropy_nats"] < math.log(2) + 0.06
-    assert results["grey_lookup_top1"] == pytest.approx(0.5, abs=0.02)
+    # 8 bits betray a little (0.018 nats at most): at which light red, green and blue are rounded up differs between the two,
+    # so some grey levels are met more often in one of them
+    assert results["grey_lookup_cross_entropy_nats"] == pytest.approx(math.log(2), abs=0.03)
 
 
 def test_the_best_painting_of_two_way_objects_lies_half_way_and_a_guess_costs_root_two_of_it(both, true):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from pretint.runtime.results import read_results
 
 from .conftest import save_npz
 
-CPU = {"device": "cpu", "precision": "fp32"}
+CPU: dict[str, Any] = {"device": "cpu", "precision": "fp32"}
 RECOLOUR = ("recolour_top1_painted", "recolour_top1_grey", "recolour_top1_colour", "recolour_score")
 
 
