@@ -5,18 +5,22 @@ from .calibration import ConfusedPair, expected_calibration_error, most_confused
 from .colour_quality import ColourQuality
 from .feature_tables import features_table
 from .figures import confusion_matrix, depth_curves, loss_curves
+from .recolour import Classify, RecolourQuality, no_recolour
 from .report import ReportRun, render_report, write_report
 from .sheet import contact_sheet
-from .tables import colour_table, transfer_table
+from .tables import class_table, colour_table, side_by_side, transfer_table
 from .transfer import INITS, PROTOCOLS, Comparison, compare, headline, transfer_row
 
 __all__ = [
     "INITS",
     "PROTOCOLS",
+    "Classify",
     "ColourQuality",
     "Comparison",
     "ConfusedPair",
+    "RecolourQuality",
     "ReportRun",
+    "class_table",
     "colour_table",
     "compare",
     "confusion_matrix",
@@ -28,8 +32,10 @@ __all__ = [
     "headline",
     "loss_curves",
     "most_confused",
+    "no_recolour",
     "per_class_accuracy",
     "render_report",
+    "side_by_side",
     "transfer_row",
     "transfer_table",
     "write_report",

@@ -107,8 +107,8 @@ class ColourQuality:
             self._add_chroma(prefix, lab[:, 1:], true_lab[:, 1:], bins)
             self._sums.add(f"{prefix}delta_e2000", delta_e2000(lab, true_lab))
             self._add_similarity(prefix, picture, true)
-            if prefix == "" and classes is not None:
-                self._add_classes(delta_m3, classes)
+            if classes is not None:
+                self._add_classes(prefix, delta_m3, classes)
         if self.bin_prior is not None:
             self._add_chroma("prior_", self._constant_chroma(true.device), true_lab[:, 1:], bins)
         if logits is not None:
@@ -170,7 +170,8 @@ class ColourQuality:
         results["auc_prior"] = "training" if known else "judged"
         for name in ("colourfulness", "colourfulness_true"):
             results[name] = float(totals[name]) / self._images
-        results["delta_m3_per_class"] = _class_means(totals) if self._classified else None
+        for prefix in ("", "grey_"):
+            results[f"{prefix}delta_m3_per_class"] = _class_means(prefix, totals) if self._classified else None
         return results
 
     def _has(self, what: str) -> bool:
@@ -232,12 +233,12 @@ class ColourQuality:
         assert isinstance(ssim, Tensor)
         self._sums.add(f"{prefix}ssim", ssim)
 
-    def _add_classes(self, delta_m3: Float[Tensor, " b"], classes: Int64[Tensor, " b"]) -> None:
+    def _add_classes(self, prefix: str, delta_m3: Float[Tensor, " b"], classes: Int64[Tensor, " b"]) -> None:
         assert self.class_count is not None
         self._classified = True
         member = classes[:, None] == torch.arange(self.class_count, device=classes.device)  # (b, classes)
-        self._sums.add("class_images", member, dim=0)
-        self._sums.add("class_delta_m3", torch.where(member, delta_m3[:, None], 0.0), dim=0)
+        self._sums.add(f"{prefix}class_images", member, dim=0)
+        self._sums.add(f"{prefix}class_delta_m3", torch.where(member, delta_m3[:, None], 0.0), dim=0)
 
     def _chroma_results(self, prefix: str, totals: dict[str, Tensor]) -> dict[str, float]:
         auc, rebalanced = areas(totals[f"{prefix}auc"], None if self.bin_prior is None else self.bin_prior.cpu())
@@ -259,9 +260,9 @@ def _is_prior(shares: Tensor) -> bool:
     )
 
 
-def _class_means(totals: dict[str, Tensor]) -> list[float | None]:
+def _class_means(prefix: str, totals: dict[str, Tensor]) -> list[float | None]:
     """The mean ΔM3 of each class; None for one without pictures."""
-    pairs = zip(totals["class_delta_m3"].tolist(), totals["class_images"].tolist(), strict=True)
+    pairs = zip(totals[f"{prefix}class_delta_m3"].tolist(), totals[f"{prefix}class_images"].tolist(), strict=True)
     return [delta / images if images else None for delta, images in pairs]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,9 +53,13 @@ COLOUR_METRICS = (
     ColourMetric("delta_e2000", "ΔE2000", "lower", 2, baselines=("grey",)),
     ColourMetric("colourfulness", "colourfulness", "", 1, baselines=("true", "grey")),
     ColourMetric("delta_m3", "ΔM3", "lower", 1, baselines=("grey",)),
+    ColourMetric("recolour_top1_painted", "class found", "higher", 1, percent=True, baselines=("grey", "true")),
+    ColourMetric("recolour_score", "recolour score", "higher", 3, baselines=("grey", "true")),
     ColourMetric("psnr", "PSNR, dB", "higher", 2, baselines=("grey",)),
     ColourMetric("ssim", "SSIM", "higher", 3, baselines=("grey",)),
 )
+# A hundred classes would push everything else off the screen; results.json has them all.
+MOST_CLASSES = 10
 COLOUR_BASELINES = {
     "prior": "prior",
     "grey_lookup": "grey lookup",
@@ -68,6 +72,10 @@ def baseline_value(entry: Mapping[str, Any], metric: ColourMetric, baseline: str
     """The value of a baseline (a key of `COLOUR_BASELINES`) in an entry of `results.json` "colour"; None for none."""
     if baseline not in metric.baselines:
         return None
+    if metric.key == "recolour_top1_painted":
+        return entry.get("recolour_top1_colour" if baseline == "true" else "recolour_top1_grey")
+    if metric.key == "recolour_score":  # by its definition, where it has one
+        return None if entry.get(metric.key) is None else float(baseline == "true")
     if baseline == "true":
         return entry.get(f"{metric.key}_true")
     if baseline == "grey" and metric.key == "colourfulness":
@@ -109,6 +117,52 @@ def colour_table(entry: Mapping[str, Any], title: str | None = None) -> Table:
             continue
         baselines = (metric.text(baseline_value(entry, metric, name)) for name in COLOUR_BASELINES)
         table.add_row(metric.title, Text(metric.text(entry[metric.key]), style="bold"), *baselines)
+    return table
+
+
+def class_table(entry: Mapping[str, Any]) -> Table | None:
+    """How far the colourfulness of painted pictures is off, by class, the worst first; at most `MOST_CLASSES` lines.
+
+    None where fewer than two classes occur: one is the whole table of :func:`colour_table` again.
+    """
+    painted = entry.get("delta_m3_per_class") or []
+    grey = entry.get("grey_delta_m3_per_class") or [None] * len(painted)
+    names = entry.get("class_names") or [f"class {number}" for number in range(len(painted))]
+    lines = [line for line in zip(painted, names, grey, strict=False) if line[0] is not None]
+    if len(lines) < 2:
+        return None
+    worst = sorted(lines, key=lambda line: -line[0])[:MOST_CLASSES]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    # no title: it would be broken into the width of so narrow a table
+    part = "" if len(worst) == len(lines) else f", the worst {len(worst)} of {len(lines)}"
+    table.add_column(Text(f"classes of {entry.get('data') or 'the data'}{part}"))
+    for name in ("ΔM3\N{NO-BREAK SPACE}↓", COLOUR_BASELINES["grey"]):
+        table.add_column(name, justify="right", no_wrap=True)
+    metric = next(metric for metric in COLOUR_METRICS if metric.key == "delta_m3")
+    for value, name, baseline in worst:
+        table.add_row(Text(str(name)), Text(metric.text(value), style="bold"), metric.text(baseline))
+    return table
+
+
+def side_by_side(entries: Sequence[Mapping[str, Any]]) -> Table:
+    """Entries of one run on several data sets: a column each, and under each metric what is had from the grey level alone.
+
+    That is the grey lookup for metrics of labels, and the all-grey picture for all others.
+    """
+    title = "Colour quality side by side, painted above what grey alone gives"
+    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("metric", no_wrap=True)
+    for entry in entries:
+        table.add_column(Text(f"{entry.get('data') or '–'}\n{entry.get('split') or ''}"), justify="right")
+    for metric in COLOUR_METRICS:
+        values = [entry.get(metric.key) for entry in entries]
+        if all(value is None for value in values):
+            continue
+        table.add_row(metric.title, *(Text(metric.text(value), style="bold") for value in values))
+        baseline = next(name for name in ("grey_lookup", "grey") if name in metric.baselines)
+        without = [baseline_value(entry, metric, baseline) for entry in entries]
+        if any(value is not None for value in without):
+            table.add_row(Text(f"  {COLOUR_BASELINES[baseline]}", style="dim"), *map(metric.text, without))
     return table
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..colour import ab_bins, to_uint8
 from ..data import ImageSource
-from ..evaluation import ColourQuality, contact_sheet, grey_picture
+from ..evaluation import Classify, ColourQuality, RecolourQuality, contact_sheet, grey_picture, no_recolour
 from ..pretext import ANNEALED, Painter
 from ..runtime.errors import RunFolderError
 from ..runtime.files import read_json, write_atomically, write_json
@@ -21,7 +21,11 @@ SHOWN_PICTURES = 12
 
 
 def measure_colour(
-    painter: Painter, source: ImageSource, split: str, bin_prior: Float64[Tensor, " q"] | None = None
+    painter: Painter,
+    source: ImageSource,
+    split: str,
+    bin_prior: Float64[Tensor, " q"] | None = None,
+    classify: Classify | None = None,
 ) -> dict[str, Any]:
     """Colour quality over all images of a source, with baselines; keys as in `results.json`.
 
@@ -29,13 +33,17 @@ def measure_colour(
         painter: its `decoding` is set.
         source, split: what is painted, and what the split is called.
         bin_prior: of the training pictures, from :func:`read_bin_prior`.
+        classify: judges the painted pictures of a labelled source by their classes; see :class:`RecolourQuality`.
     """
     task, labels = painter.task, source.labels
+    recolour = None if classify is None or labels is None else RecolourQuality(classify)
     quality = ColourQuality(task.palette, bin_prior, None if labels is None else int(labels.max()) + 1)
     done = 0
     for true, painted, predictions in painter.predictions(source, torch.arange(len(source))):
         classes = None if labels is None else labels[done : done + len(true)].to(true.device)
         quality.update(painted, true, predictions if task.palette is not None else None, task.grey, classes)
+        if recolour is not None and classes is not None:
+            recolour.update(painted, true, classes, task.grey)
         done += len(true)
     palette = None if task.palette is None else f"{task.palette.space}-{task.palette.size}"
     about = {
@@ -47,7 +55,8 @@ def measure_colour(
         **_way_of_painting(painter),
     }
     names = {"class_names": list(source.class_names)} if source.class_names else {}
-    return {**about, **names, "images": len(source), **quality.compute()}
+    judged = no_recolour() if recolour is None else recolour.compute()
+    return {**about, **names, "images": len(source), **quality.compute(), **judged}
 
 
 def _way_of_painting(painter: Painter) -> dict[str, Any]:

@@ -1,21 +1,25 @@
-"""`pretint evaluate`: how well a run paints a data set."""
+"""`pretint evaluate`: how well a run paints a data set, or several side by side."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from tyro.conf import Positional
 
-from ..data import ImageSource, available_splits, open_source
-from ..evaluation import colour_table
+from ..data import ImageSource, available_splits, cache_root, open_source
+from ..evaluation import class_table, colour_table, side_by_side
 from ..runtime.device import Compute
-from ..runtime.errors import DataError
+from ..runtime.errors import ArgumentError, DataError
 from ..runtime.results import add_results
 from .colour_results import measure_colour, read_bin_prior, save_pictures, spread_ids
 from .opening import Run, open_run
 from .options import DataOptions, MachineOptions, Outcome
 from .painting import PaintingOptions, paint_as_asked
+from .recolouring import colour_classifier
+from .settings import PretrainConfig
 from .training_data import data_name, held_out_ids, judged_source, of_classes, open_training_source, report_broken
 
 
@@ -27,17 +31,47 @@ class EvaluateConfig(PaintingOptions, MachineOptions, DataOptions):
         run: the run's folder.
         data: what to paint: the test split where there is one, else all images; by default the run's own test split, or
             the images it held out.
+        also: further data, measured alike and shown side by side.
         unlabelled: take a folder's images as they are, without classes.
         classes: names of the classes to paint; by default all, and of the run's own images those that it was trained on.
+        recolour: have a classifier of true colours judge the painted pictures; it is trained once for each data set, on its train
+            split, and kept in the cache folder.
     """
 
     run: Positional[Path]
     data: str | None = None
+    also: tuple[str, ...] = ()
     unlabelled: bool = False
     classes: tuple[str, ...] | None = None
+    recolour: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        named = (self.data, *self.also)
+        twice = next((data for data in self.also if named.count(data) > 1), None)
+        if twice is not None:
+            raise ArgumentError(f"--also: {twice} is named twice; name each data set once.")
+        if self.recolour and self.unlabelled:
+            raise ArgumentError("--recolour: it needs the labels that --unlabelled leaves out; give one of the two.")
 
 
-def _own_images(run: Run, config: EvaluateConfig, compute: Compute) -> tuple[ImageSource, str]:
+@dataclass(frozen=True)
+class _Judged:
+    """What is painted.
+
+    Attributes:
+        source, split: the images, and what their split is called.
+        classes: the names they were chosen by; None for all.
+        train: opens images of the same data that are not among them.
+    """
+
+    source: ImageSource
+    split: str
+    classes: tuple[str, ...] | None
+    train: Callable[[], ImageSource]
+
+
+def _own_images(run: Run, config: EvaluateConfig, compute: Compute) -> _Judged:
     """The run's test split, or the images that it held out from training."""
     settings = replace(run.config, root=config.root or run.config.root, max_broken=config.max_broken)
 
@@ -46,27 +80,60 @@ def _own_images(run: Run, config: EvaluateConfig, compute: Compute) -> tuple[Ima
         kept, held = held_out_ids(settings, source)
         return of_classes(source.subset((held if len(held) else kept).to(compute.device)), config.classes)
 
-    source = judged_source(replace(settings, classes=config.classes or settings.classes), held_out, compute)
-    return source, "test" if source.split == "test" else "held-out"
+    def not_held_out() -> ImageSource:
+        source = open_training_source(settings, compute)
+        kept, held = held_out_ids(settings, source)
+        if not len(held):
+            raise _none_left(settings.data)
+        return source.subset(kept.to(compute.device))
+
+    classes = config.classes or settings.classes
+    source = judged_source(replace(settings, classes=classes), held_out, compute)
+    if source.split != "test":
+        return _Judged(source, "held-out", classes, not_held_out)
+    return _Judged(source, "test", classes, lambda: _open(settings, "train", compute))
 
 
-def _other_images(data: str, run: Run, config: EvaluateConfig, compute: Compute) -> tuple[ImageSource, str]:
+def _other_images(data: str, splits: tuple[str, ...], run: Run, config: EvaluateConfig, compute: Compute) -> _Judged:
     """The test split of other data, or all of it."""
-    split = "test" if "test" in available_splits(data, config.root) else "train"
+    settings = replace(
+        run.config, data=data, root=config.root, unlabelled=config.unlabelled, max_broken=config.max_broken
+    )
+
+    def train() -> ImageSource:
+        if not {"train", "test"} <= set(splits):
+            raise _none_left(data)
+        return _open(settings, "train", compute)
+
+    split = "test" if "test" in splits else "train"
+    return _Judged(of_classes(_open(settings, split, compute), config.classes), split, config.classes, train)
+
+
+def _open(settings: PretrainConfig, split: str, compute: Compute) -> ImageSource:
+    """All images of a split, at the size that the run learned from."""
     source = open_source(
-        data,
+        settings.data,
         split,
-        config.root,
-        image_size=run.config.image_size,
-        unlabelled=config.unlabelled,
-        max_broken=config.max_broken,
+        settings.root,
+        image_size=settings.image_size,
+        unlabelled=settings.unlabelled,
+        max_broken=settings.max_broken,
     )
     report_broken(source)
-    return of_classes(source, config.classes).to(compute.device), split
+    return source.to(compute.device)
+
+
+def _none_left(data: str) -> DataError:
+    return DataError(
+        f"--recolour: {data} has no images besides those to judge; give a folder with train/ and test/ inside, or leave the "
+        "option out."
+    )
 
 
 def evaluate(config: EvaluateConfig) -> Outcome:
-    """Measures colour quality on a data set and adds it to `results.json`.
+    """Measures colour quality on one data set or several, and adds it to `results.json`.
+
+    What was measured is kept even if a later data set can't be used.
 
     Raises:
         PretintError: the run or the data can't be used.
@@ -74,19 +141,40 @@ def evaluate(config: EvaluateConfig) -> Outcome:
     compute = Compute.choose(config.device, config.precision)
     run = open_run(config.run, compute)
     paint_as_asked(run, config)
-    if config.data is None:
-        source, split = _own_images(run, config, compute)
-        classes = config.classes or run.config.classes
-    else:
-        source, split = _other_images(config.data, run, config, compute)
-        classes = config.classes
-    if not len(source):
-        raise DataError(
-            f"--classes: there is no image of {data_name(source, classes)} to paint; name others, or other --data."
+    # before anything is measured, so that a mistyped name costs no time
+    named = [data for data in (config.data, *config.also) if data is not None]
+    splits = {data: available_splits(data, config.root) for data in named}
+    entries: list[dict[str, Any]] = []
+    results: dict[str, Any] = {}
+    for data in (config.data, *config.also):
+        judged = (
+            _own_images(run, config, compute)
+            if data is None
+            else _other_images(data, splits[data], run, config, compute)
         )
-    entry = measure_colour(run.painter, source, split, read_bin_prior(run.folder))
-    entry["data"] = data_name(source, classes)
-    name = f"evaluate-{'-'.join((source.name, *(config.classes or ()), split))}{config.named()}"
-    save_pictures(run.folder, name, source.gather(spread_ids(len(source))), run.painter)
-    results = add_results(run.folder.path, "colour", [entry])
-    return Outcome({"run": str(config.run), **results}, [colour_table(entry)])
+        entry = _measure(run, judged, config, compute, [(known["data"], known["split"]) for known in entries])
+        entries.append(entry)
+        results = add_results(run.folder.path, "colour", [entry])
+    tables = [colour_table(entries[0]) if len(entries) == 1 else side_by_side(entries)]
+    by_class = (class_table(entry) for entry in entries)
+    return Outcome({"run": str(config.run), **results}, [*tables, *(table for table in by_class if table is not None)])
+
+
+def _measure(
+    run: Run, judged: _Judged, config: EvaluateConfig, compute: Compute, known: list[tuple[str, str]]
+) -> dict[str, Any]:
+    """The entry of one data set; its pictures are kept beside it."""
+    source, split, name = judged.source, judged.split, data_name(judged.source, judged.classes)
+    if not len(source):
+        raise DataError(f"--classes: there is no image of {name} to paint; name others, or other --data.")
+    if (name, split) in known:
+        raise ArgumentError(f"--also: two of the data sets are called {name} ({split}); name one alone, or rename it.")
+    classify = None
+    if config.recolour:
+        run.painter.painting_task  # noqa: B018 - a run that paints nothing is refused before a classifier is trained
+        classify = colour_classifier(judged.train(), source, cache_root(config.root) / "recolour", compute)
+    entry = measure_colour(run.painter, source, split, read_bin_prior(run.folder), classify)
+    entry["data"] = name
+    pictures = f"evaluate-{'-'.join((source.name, *(config.classes or ()), split))}{config.named()}"
+    save_pictures(run.folder, pictures, source.gather(spread_ids(len(source))), run.painter)
+    return entry

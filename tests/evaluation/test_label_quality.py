@@ -137,3 +137,11 @@ def test_classes_that_do_not_fit_are_refused_with_a_sentence(true):
         with_classes.update(true, true)
     with pytest.raises(ArgumentError, match="one accumulator counted classes and the other none"):
         with_classes.merge(without)
+
+
+def test_all_grey_stands_beside_delta_m3_by_class(true, painted):
+    classes = torch.arange(10) % 2
+    quality = ColourQuality(class_count=2)
+    quality.update(painted, true, classes=classes)
+    expected = [colourfulness(true[classes == c]).mean().item() for c in range(2)]  # a grey picture has none
+    assert quality.compute()["grey_delta_m3_per_class"] == pytest.approx(expected, abs=0.05)
