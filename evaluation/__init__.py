@@ -3,7 +3,9 @@
 from .baselines import grey_picture
 from .calibration import ConfusedPair, expected_calibration_error, most_confused, per_class_accuracy
 from .colour_quality import ColourQuality
-from .figures import confusion_matrix, depth_curves, loss_curves
+from .embedding import project
+from .extremes import picture_delta_e2000, worst_and_best
+from .figures import confusion_matrix, depth_curves, label_curves, loss_curves
 from .report import ReportRun, render_report, write_report
 from .sheet import contact_sheet
 from .tables import colour_table, transfer_table
@@ -24,11 +26,15 @@ __all__ = [
     "expected_calibration_error",
     "grey_picture",
     "headline",
+    "label_curves",
     "loss_curves",
     "most_confused",
     "per_class_accuracy",
+    "picture_delta_e2000",
+    "project",
     "render_report",
     "transfer_row",
     "transfer_table",
+    "worst_and_best",
     "write_report",
 ]

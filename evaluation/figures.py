@@ -125,6 +125,42 @@ def depth_curves(
         return _svg(figure, prefix, "Linear probe by depth")
 
 
+def label_curves(
+    series: Mapping[str, Mapping[float, tuple[float, float | None]]],
+    controls: Mapping[str, Mapping[float, tuple[float, float | None]]] | None = None,
+    *,
+    unit: str = "share of the training labels, %",
+    prefix: str = "labels",
+) -> str:
+    """Accuracy against the number of labels as an SVG string, on a logarithmic axis.
+
+    `series` is {run: {labels: (mean top-1, standard deviation or None)}}, accuracies as fractions of 1, labels in the
+    `unit` of the axis; `controls` the same for the control of a run, dashed in the run's colour. A standard deviation
+    becomes a bar of that half-length. Raises ArgumentError when there is nothing to draw.
+    """
+    ticks = sorted({labels for values in [*series.values(), *(controls or {}).values()] for labels in values})
+    if not ticks:
+        raise ArgumentError("series: got no labels; give {run: {labels: (accuracy, spread)}}.")
+    with matplotlib.rc_context(_STYLE):
+        figure, (axis,) = _stacked(1, height=3.2)
+        for index, name in enumerate(series):
+            colour = SERIES_COLOURS[index % len(SERIES_COLOURS)]
+            for values, style in ((series[name], "-"), ((controls or {}).get(name, {}), "--")):
+                at = sorted(values)
+                _curve(axis, (at, [100 * values[x][0] for x in at]), colour, style, 2.0)
+                spreads = [(x, *values[x]) for x in at if values[x][1] is not None]
+                for x, mean, spread in spreads:
+                    axis.errorbar(x, 100 * mean, 100 * (spread or 0), color=colour, capsize=3, linewidth=1.3)
+        axis.set_xscale("log")
+        axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axis.minorticks_off()
+        if len(ticks) == 1:  # a logarithmic axis of one number has no width
+            axis.set_xlim(ticks[0] / 3, ticks[0] * 3)
+        axis.set_ylabel("top-1, %")
+        _legend_below(axis, list(series), ("pretrained", "random weights, or from scratch"), unit)
+        return _svg(figure, prefix, "Accuracy against the number of labels")
+
+
 def confusion_matrix(
     counts: Integer[np.ndarray, "c c"] | Sequence[Sequence[int]],
     class_names: Sequence[str] | None = None,
