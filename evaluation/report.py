@@ -76,7 +76,10 @@ def render_report(runs: Sequence[ReportRun], title: str = "Pretint report") -> s
 def _transfer_charts(runs: Sequence[ReportRun]) -> list[dict[str, str]]:
     """Accuracy by depth of the features, and against the number of labels."""
     shares = [
-        {"title": f"By labels: {title}", "svg": Markup(label_curves(trained, random, unit=unit, prefix=f"labels{index}"))}
+        {
+            "title": f"By labels: {title}",
+            "svg": Markup(label_curves(trained, random, unit=unit, prefix=f"labels{index}")),
+        }
         for index, (title, unit, trained, random) in enumerate(result_sections.label_shares(runs))
     ]
     by_depth = [

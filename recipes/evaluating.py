@@ -13,6 +13,7 @@ from ..runtime.device import Compute
 from ..runtime.errors import DataError
 from ..runtime.results import add_results
 from .colour_results import measure_colour, read_bin_prior, save_pictures, spread_ids
+from .extremes import save_extremes
 from .opening import Run, open_run
 from .options import DataOptions, MachineOptions, Outcome
 from .painting import PaintingOptions, paint_as_asked
@@ -88,5 +89,8 @@ def evaluate(config: EvaluateConfig) -> Outcome:
     entry["data"] = data_name(source, classes)
     name = f"evaluate-{'-'.join((source.name, *(config.classes or ()), split))}{config.named()}"
     save_pictures(run.folder, name, source.gather(spread_ids(len(source))), run.painter)
+    if config.data is None and config.classes is None and not config.named():  # what the run's own end would have kept
+        save_pictures(run.folder, "pictures", source.gather(spread_ids(len(source))), run.painter)
+        save_extremes(run.folder, source, run.painter)
     results = add_results(run.folder.path, "colour", [entry])
     return Outcome({"run": str(config.run), **results}, [colour_table(entry)])
