@@ -17,7 +17,8 @@ from .figures import SERIES_COLOURS
 from .report_run import ReportRun
 from .sheet import as_pictures
 
-# t-SNE looks at neighbours only, and 50 principal components keep them; more make it slow (van der Maaten and Hinton 2008, section 4.2).
+# t-SNE looks at neighbours only, and 50 principal components keep them;
+# more make it slow (van der Maaten and Hinton 2008).
 _COMPONENTS = 50
 _PERPLEXITY = 30.0
 _FEWEST = 8  # pictures that t-SNE makes sense of

@@ -76,15 +76,12 @@ def render_report(runs: Sequence[ReportRun], title: str = "Pretint report") -> s
 def _transfer_charts(runs: Sequence[ReportRun]) -> list[dict[str, str]]:
     """Accuracy by depth of the features, and against the number of labels."""
     shares = [
-        {
-            "title": f"By labels: {title}",
-            "svg": Markup(label_curves(trained, random, unit=unit, prefix=f"labels{index}")),
-        }
-        for index, (title, unit, trained, random) in enumerate(result_sections.label_shares(runs))
+        {"title": f"By labels: {title}", "svg": Markup(label_curves(*kinds, unit=unit, prefix=f"labels{index}"))}
+        for index, (title, unit, kinds) in enumerate(result_sections.label_shares(runs))
     ]
     by_depth = [
-        {"title": f"By depth: {title}", "svg": Markup(depth_curves(trained, random, prefix=f"depth{index}"))}
-        for index, (title, trained, random) in enumerate(result_sections.depths(runs))
+        {"title": f"By depth: {title}", "svg": Markup(depth_curves(*kinds, prefix=f"depth{index}"))}
+        for index, (title, *kinds) in enumerate(result_sections.depths(runs))
     ]
     return by_depth + shares
 

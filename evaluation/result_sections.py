@@ -74,55 +74,59 @@ def _transfer_row(run: ReportRun, line: Comparison) -> dict[str, Any]:
     }
 
 
-def depths(runs: Sequence[ReportRun]) -> list[tuple[str, dict[str, dict[str, float]], dict[str, dict[str, float]]]]:
-    """Accuracy by depth, one figure per data and protocol: (title, pretrained, random), each {series: {layer: top-1}}.
+Curves = dict[str, dict[str, float]]
+Shares = dict[str, dict[float, tuple[float, float | None]]]
 
-    A layer's accuracy is the mean over seeds. Encoders that learnt from labels are series of their own.
+
+def depths(runs: Sequence[ReportRun]) -> list[tuple[str, Curves, Curves, Curves]]:
+    """Accuracy by depth, one figure per data and protocol: (title, pretrained, random, supervised), as `depth_curves` takes them.
+
+    A layer's accuracy is the mean over seeds.
     """
-    figures: dict[str, tuple[dict[str, dict[str, list[float]]], dict[str, dict[str, list[float]]]]] = {}
+    figures: dict[str, tuple[dict[str, dict[str, list[float]]], ...]] = {}
     for run in runs:
         for row in run.transfer:
-            if not row.get("per_layer"):
-                continue
-            line = compare([row])[0]
-            figure = figures.setdefault(f"{line.protocol_name}, {line.data}, {line.labels_name}", ({}, {}))
-            series = figure[line.init == "random"].setdefault(_series_name(run, line), {})
-            for layer, value in row["per_layer"].items():
-                series.setdefault(str(layer), []).append(_layer_top1(value))
-    means = {title: tuple(map(_means, figure)) for title, figure in figures.items()}
-    return [(title, trained, random) for title, (trained, random) in means.items() if trained]
+            if row.get("per_layer"):
+                line = compare([row])[0]
+                title = f"{line.protocol_name}, {line.data}, {line.labels_name}"
+                series = figures.setdefault(title, ({}, {}, {}))[_kind(line)].setdefault(run.name, {})
+                for layer, value in row["per_layer"].items():
+                    series.setdefault(str(layer), []).append(_layer_top1(value))
+    found = []
+    for title, (trained, random, supervised) in figures.items():
+        if trained or supervised:
+            found.append((title, _means(trained), _means(random), _means(supervised)))
+    return found
 
 
-def _series_name(run: ReportRun, line: Comparison) -> str:
-    """A curve's name: the run's for its own encoder and the control, with a mark for encoders that learnt from labels."""
-    return run.name if line.init in ("pretrained", "random") else f"{run.name}: {encoder_name(line)}"
+def _kind(line: Comparison) -> int:
+    """Where a line belongs in a chart: 0 pretrained, 1 random weights, 2 learnt from labels."""
+    return {"pretrained": 0, "random": 1}.get(line.init, 2)
 
 
-def _means(series: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, dict[str, float]]:
+def _means(series: Mapping[str, Mapping[str, Sequence[float]]]) -> Curves:
     return {
         name: {layer: float(np.mean(values)) for layer, values in layers.items()} for name, layers in series.items()
     }
 
 
-Shares = dict[str, dict[float, tuple[float, float | None]]]
-
-
-def label_shares(runs: Sequence[ReportRun]) -> list[tuple[str, str, Shares, Shares]]:
-    """Accuracy against labels, one figure per data and protocol: (title, unit, trained, random), for `label_curves`.
+def label_shares(runs: Sequence[ReportRun]) -> list[tuple[str, str, tuple[Shares, Shares, Shares]]]:
+    """Accuracy against labels, one figure per data and protocol: (title, unit, what `label_curves` takes).
 
     Fine-tuning always has one; of the other protocols those that were measured with two or more numbers of labels.
     """
-    figures: dict[tuple[str, str, str], tuple[Shares, Shares]] = {}
+    figures: dict[tuple[str, str, str], tuple[Shares, Shares, Shares]] = {}
     for run in runs:
         for line in compare(run.transfer):
             few = line.protocol == "fewshot"
             key = (line.protocol, f"{line.protocol_name}, {line.data}", "images a class" if few else "labels used, %")
-            series = figures.setdefault(key, ({}, {}))[line.init == "random"].setdefault(_series_name(run, line), {})
+            series = figures.setdefault(key, ({}, {}, {}))[_kind(line)].setdefault(run.name, {})
             series[line.labels if few else 100 * line.labels] = (line.top1, line.top1_sd)
     return [
-        (title, unit, trained, random)
-        for (protocol, title, unit), (trained, random) in figures.items()
-        if trained and (protocol == "finetune" or len({labels for s in trained.values() for labels in s}) > 1)
+        (title, unit, kinds)
+        for (protocol, title, unit), kinds in figures.items()
+        if (kinds[0] or kinds[2])
+        and (protocol == "finetune" or len({x for kind in kinds for run in kind.values() for x in run}) > 1)
     ]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .report_run import ReportRun
-from .tables import percent_text, points_text, signed
+from .tables import percent_text, signed
 from .transfer import headline
 
 
@@ -34,9 +34,10 @@ def answer(run: ReportRun) -> dict[str, Any]:
         "name": run.name,
         "tone": line.tone,
         "points": line.points,
-        "points_text": points_text(line),
+        "points_text": signed(line.points),
+        "points_sd": None if line.points_sd is None else f"± {line.points_sd:.1f}",
         "what": ", ".join(what),
-        "pretrained": percent_text(line.top1),
+        "pretrained": percent_text(line.top1, line.top1_sd),
         "control": percent_text(line.control_top1),
         "control_name": "from scratch" if line.protocol == "finetune" else "random weights",
         "pretrained_width": f"{100 * line.top1:.2f}",
@@ -53,7 +54,8 @@ def verdict(answers: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         return {"tone": "missing", "word": "Not measured yet.", "text": text}
     best = max(measured, key=lambda each: each["points"])
     helped = sum(each["tone"] == "helped" for each in measured)
-    points = f"{signed(best['points'])} points"
+    spread = f" {best['points_sd']}" if best["points_sd"] else ""
+    points = f"{signed(best['points'])}{spread} points"
     compared = f"{best['pretrained']} against {best['control']} for {best['control_name']} ({best['what']})"
     word = {"helped": "Yes.", "hurt": "No.", "unclear": "Not clearly."}[best["tone"]]
     if len(measured) == 1:
