@@ -51,10 +51,12 @@ def project(features: Float[np.ndarray, "n d"], seed: int = 0) -> Float32[np.nda
         )
     values = features.astype(np.float64)
     values = (values - values.mean(0)) / np.maximum(values.std(0), 1e-12)
+    if not values.any():  # one picture, or all the same: nothing to tell them apart by
+        return np.zeros((len(values), 2), np.float32)
     kept = min(_COMPONENTS, *values.shape)
-    values = PCA(kept, svd_solver="full").fit_transform(values) if len(values) > 1 else np.zeros((1, 1))
-    if len(values) < _FEWEST or not values.any():
-        return np.pad(values[:, :2], ((0, 0), (0, max(0, 2 - values.shape[1])))).astype(np.float32)
+    values = PCA(kept, svd_solver="full").fit_transform(values)
+    if len(values) < _FEWEST:
+        return np.pad(values[:, :2], ((0, 0), (0, max(0, 2 - kept)))).astype(np.float32)
     perplexity = min(_PERPLEXITY, (len(values) - 1) / 3)
     init = "pca" if kept > 1 else "random"
     return TSNE(2, perplexity=perplexity, init=init, random_state=seed).fit_transform(values).astype(np.float32)

@@ -82,7 +82,7 @@ def _report_run(folder: RunFolder, all_runs: list[RunFolder]) -> ReportRun:
         metrics=folder.read_metrics(),
         pictures=_pictures(folder),
         extremes=_read(folder.figures / "extremes.npz", "delta_e2000"),
-        palette=read_palette(folder).colours.numpy() if folder.palette.is_file() else None,
+        palette=read_palette(folder).colours().numpy() if folder.palette.is_file() else None,
         embedding=read_embedding(folder),
         folder=str(folder.path),
     )

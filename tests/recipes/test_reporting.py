@@ -13,6 +13,11 @@ from pretint.recipes import ReportConfig, report
 from pretint.runtime import RunFolderError
 
 
+@pytest.fixture
+def run_copy(small_run: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(small_run, tmp_path / "copy")
+
+
 def test_the_worst_and_the_best_pictures_are_the_ends_of_the_sample(small_run: Path):
     with np.load(small_run / "figures" / "extremes.npz") as arrays:
         sample = arrays["delta_e2000"]
@@ -24,16 +29,16 @@ def test_the_worst_and_the_best_pictures_are_the_ends_of_the_sample(small_run: P
     np.testing.assert_allclose(errors[6:], np.sort(sample)[:6], rtol=0.02)
 
 
-def test_a_map_goes_to_the_page_and_to_the_projector(small_run: Path, tmp_path: Path):
+def test_a_map_goes_to_the_page_and_to_the_projector(run_copy: Path, tmp_path: Path):
     out = tmp_path / "report.html"
-    report(ReportConfig(runs=(small_run,), out=out))
+    report(ReportConfig(runs=(run_copy,), out=out))
     assert "--embedding" in out.read_text(encoding="utf-8")
     for _ in range(2):  # the second replaces the first
-        report(ReportConfig(runs=(small_run,), out=out, embedding=True, device="cpu"))
+        report(ReportConfig(runs=(run_copy,), out=out, embedding=True, device="cpu"))
     page = out.read_text(encoding="utf-8")
     assert "--embedding" not in page
     assert page.count("<circle") == 100
-    folder = small_run / "tensorboard" / "embedding"
+    folder = run_copy / "tensorboard" / "embedding"
     config = text_format.Parse((folder / "projector_config.pbtxt").read_text(), ProjectorConfig())
     (embedding,) = config.embeddings
     features = np.loadtxt(folder / embedding.tensor_path)
@@ -41,14 +46,12 @@ def test_a_map_goes_to_the_page_and_to_the_projector(small_run: Path, tmp_path: 
     assert len((folder / embedding.metadata_path).read_text().splitlines()) == 100
     assert list(embedding.sprite.single_image_dim) == [32, 32]
     assert Image.open(folder / embedding.sprite.image_path).size == (320, 320)
-    with np.load(small_run / "figures" / "embedding.npz") as arrays:
+    with np.load(run_copy / "figures" / "embedding.npz") as arrays:
         assert arrays["points"].shape == (100, 2)
         assert arrays["thumbnails"].shape == (100, 3, 32, 32)
 
 
-def test_a_damaged_map_is_named(small_run: Path, tmp_path: Path):
-    copy = tmp_path / "copy"
-    shutil.copytree(small_run, copy)
-    (copy / "figures" / "embedding.npz").write_bytes(b"none")
-    with pytest.raises(RunFolderError, match="embedding.npz can't be read"):
-        report(ReportConfig(runs=(copy,), out=tmp_path / "x.html"))
+def test_a_damaged_map_is_named(run_copy: Path, tmp_path: Path):
+    (run_copy / "figures" / "embedding.npz").write_bytes(b"none")
+    with pytest.raises(RunFolderError, match=r"embedding\.npz can't be read"):
+        report(ReportConfig(runs=(run_copy,), out=tmp_path / "x.html"))
