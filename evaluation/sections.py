@@ -127,7 +127,7 @@ def _origin(run: ReportRun) -> list[tuple[str, str]]:
     """What a run was made from: its data with fingerprints, when, and the versions of what computed it."""
     known = {key: run.config[key] for key in _ORIGIN if key != "command" and run.config.get(key) is not None}
     judged = {f"fingerprint of {row['data']}": row["fingerprint"] for row in run.colour if row.get("fingerprint")}
-    return [(key.replace("_", " ").replace(".", " "), value) for key, value in _flat(known | judged).items()]
+    return [(key.removeprefix("versions.").replace("_", " "), value) for key, value in _flat(known | judged).items()]
 
 
 def _commands(run: ReportRun) -> list[str]:
