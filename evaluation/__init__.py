@@ -3,7 +3,7 @@
 from .baselines import grey_picture
 from .calibration import ConfusedPair, expected_calibration_error, most_confused, per_class_accuracy
 from .colour_quality import ColourQuality
-from .embedding import project
+from .embedding import principal_components, project
 from .extremes import picture_delta_e2000, worst_and_best
 from .figures import confusion_matrix, depth_curves, label_curves, loss_curves
 from .report import ReportRun, render_report, write_report
@@ -31,6 +31,7 @@ __all__ = [
     "most_confused",
     "per_class_accuracy",
     "picture_delta_e2000",
+    "principal_components",
     "project",
     "render_report",
     "transfer_row",

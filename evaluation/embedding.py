@@ -42,8 +42,26 @@ def project(features: Float[np.ndarray, "n d"], seed: int = 0) -> Float32[np.nda
     Source:
         van der Maaten and Hinton 2008, "Visualizing data using t-SNE"; scikit-learn's implementation.
     """
-    from sklearn.decomposition import PCA  # a second to import, and most pages have no map
-    from sklearn.manifold import TSNE
+    from sklearn.manifold import TSNE  # a second to import, and most pages have no map
+
+    values = principal_components(features)
+    if len(values) < _FEWEST or not values.any():
+        return np.pad(values[:, :2], ((0, 0), (0, max(0, 2 - values.shape[1])))).astype(np.float32)
+    perplexity = min(_PERPLEXITY, (len(values) - 1) / 3)
+    init = "pca" if values.shape[1] > 1 else "random"
+    return TSNE(2, perplexity=perplexity, init=init, random_state=seed).fit_transform(values).astype(np.float32)
+
+
+def principal_components(features: Float[np.ndarray, "n d"]) -> Float32[np.ndarray, "n k"]:
+    """Standardised features along their first principal axes, at most 50.
+
+    Args:
+        features: a row a picture, finite.
+
+    Raises:
+        ArgumentError: no pictures, or features that are not finite.
+    """
+    from sklearn.decomposition import PCA
 
     if not features.size or not np.isfinite(features).all():
         raise ArgumentError(
@@ -51,15 +69,10 @@ def project(features: Float[np.ndarray, "n d"], seed: int = 0) -> Float32[np.nda
         )
     values = features.astype(np.float64)
     values = (values - values.mean(0)) / np.maximum(values.std(0), 1e-12)
-    if not values.any():  # one picture, or all the same: nothing to tell them apart by
-        return np.zeros((len(values), 2), np.float32)
     kept = min(_COMPONENTS, *values.shape)
-    values = PCA(kept, svd_solver="full").fit_transform(values)
-    if len(values) < _FEWEST:
-        return np.pad(values[:, :2], ((0, 0), (0, max(0, 2 - kept)))).astype(np.float32)
-    perplexity = min(_PERPLEXITY, (len(values) - 1) / 3)
-    init = "pca" if kept > 1 else "random"
-    return TSNE(2, perplexity=perplexity, init=init, random_state=seed).fit_transform(values).astype(np.float32)
+    if not values.any():  # one picture, or all the same: nothing to tell them apart by
+        return np.zeros((len(values), kept), np.float32)
+    return PCA(kept, svd_solver="full").fit_transform(values).astype(np.float32)
 
 
 def maps(runs: Sequence[ReportRun]) -> dict[str, Any]:

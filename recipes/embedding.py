@@ -17,7 +17,7 @@ from ..backbones import load_backbone
 from ..colour import to_float, to_uint8
 from ..data import ImageSource
 from ..downstream import extract_features
-from ..evaluation import project
+from ..evaluation import principal_components, project
 from ..runtime.device import Compute
 from ..runtime.errors import RunFolderError
 from ..runtime.files import write_atomically
@@ -32,9 +32,10 @@ _THUMBNAIL = 32
 
 
 def embed(folder: RunFolder, compute: Compute, root: Path | None = None) -> None:
-    """Maps at most 2,000 of a run's test pictures (else of those it held out) by the global averages of the deepest stage.
+    """Maps at most 2,000 of a run's test pictures (else of those it held out) by the global averages of all stages together.
 
-    Writes `figures/embedding.npz` for the report, and features, thumbnails and classes for TensorBoard's projector.
+    No stage is chosen, since the test pictures' classes would choose it. Writes `figures/embedding.npz` for the report, and the
+    features' principal components, thumbnails and classes for TensorBoard's projector.
 
     Raises:
         RunFolderError: the run is not finished.
@@ -51,18 +52,17 @@ def embed(folder: RunFolder, compute: Compute, root: Path | None = None) -> None
     features = extract_features(
         load_backbone(folder.encoder), source, device=compute.device, autocast=compute.bf16, grids=(1,)
     )
-    layer = list(features.arrays)[-1]
-    array = features.arrays[layer].numpy()
+    array = torch.cat(list(features.arrays.values()), dim=1).numpy()
     thumbnails = _thumbnails(source)
     labels = np.full(len(source), -1) if features.labels is None else features.labels.numpy()
     names = [str(name) for name in source.class_names or ()]
     arrays = {
         "points": project(array), "labels": labels, "class_names": np.array(names, dtype=np.str_),
-        "thumbnails": thumbnails, "layer": np.array(layer),
+        "thumbnails": thumbnails, "layer": np.array("all stages"),
     }  # fmt: skip
     write_atomically(folder.figures / "embedding.npz", lambda path: save_arrays(path, arrays))
     words = ["–" if label < 0 else names[label] if label < len(names) else str(label) for label in labels.tolist()]
-    write_projector(folder, array, thumbnails, words)
+    write_projector(folder, principal_components(array), thumbnails, words)
 
 
 def read_embedding(folder: RunFolder) -> dict[str, Any] | None:
