@@ -3,8 +3,10 @@
 from .baselines import grey_picture
 from .calibration import ConfusedPair, expected_calibration_error, most_confused, per_class_accuracy
 from .colour_quality import ColourQuality
+from .embedding import principal_components, project
+from .extremes import picture_delta_e2000, worst_and_best
 from .feature_tables import features_table
-from .figures import confusion_matrix, depth_curves, loss_curves
+from .figures import confusion_matrix, depth_curves, label_curves, loss_curves
 from .recolour import Classify, RecolourQuality, no_recolour
 from .report import ReportRun, render_report, write_report
 from .sheet import contact_sheet
@@ -30,13 +32,18 @@ __all__ = [
     "features_table",
     "grey_picture",
     "headline",
+    "label_curves",
     "loss_curves",
     "most_confused",
     "no_recolour",
     "per_class_accuracy",
+    "picture_delta_e2000",
+    "principal_components",
+    "project",
     "render_report",
     "side_by_side",
     "transfer_row",
     "transfer_table",
+    "worst_and_best",
     "write_report",
 ]

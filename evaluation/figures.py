@@ -99,30 +99,86 @@ def _curve(axis: Axes, points: tuple[list[float], list[float]], colour: str, sty
 def depth_curves(
     series: Mapping[str, Mapping[str, float]],
     controls: Mapping[str, Mapping[str, float]] | None = None,
+    supervised: Mapping[str, Mapping[str, float]] | None = None,
     *,
     prefix: str = "depth",
 ) -> str:
     """Accuracy by depth as an SVG string: {run: {layer: top-1}}, fractions of 1, of runs and their grey `controls`.
 
-    Solid lines are pretrained, dashed lines of the same colour the control of the same run. Layers keep the order
-    they are given in.
+    Solid lines are pretrained, dashed lines of the same colour the control of the same run, dotted ones the same
+    network trained with labels. Layers keep the order they are given in.
     Raises ArgumentError when there is nothing to draw.
     """
-    layers = list(dict.fromkeys(layer for values in series.values() for layer in values))
+    kinds = (series, controls or {}, supervised or {})
+    layers = list(dict.fromkeys(layer for kind in kinds for values in kind.values() for layer in values))
     if not layers:
         raise ArgumentError("series: got no layers; give {run: {layer: accuracy}}.")
     with matplotlib.rc_context(_STYLE):
         figure, (axis,) = _stacked(1, height=3.2)
-        for index, name in enumerate(series):
-            colour = SERIES_COLOURS[index % len(SERIES_COLOURS)]
-            for values, style in ((series[name], "-"), ((controls or {}).get(name, {}), "--")):
-                at = [layer for layer in layers if layer in values]
-                heights = [100 * values[layer] for layer in at]
-                _curve(axis, ([float(layers.index(layer)) for layer in at], heights), colour, style, 2.0)
+        for values, look in _styled(kinds):
+            at = [layer for layer in layers if layer in values]
+            _curve(axis, ([float(layers.index(layer)) for layer in at], [100 * values[layer] for layer in at]), *look)
         axis.set_xticks(range(len(layers)), [plain_label(layer, 16) for layer in layers])
         axis.set_ylabel("top-1, %")
-        _legend_below(axis, list(series), ("pretrained", "random weights"), "depth of the features")
+        _legend_below(axis, _names(kinds), _INITS[: 3 if supervised else 2], "depth of the features")
         return _svg(figure, prefix, "Linear probe by depth")
+
+
+def label_curves(
+    series: Mapping[str, Mapping[float, tuple[float, float | None]]],
+    controls: Mapping[str, Mapping[float, tuple[float, float | None]]] | None = None,
+    supervised: Mapping[str, Mapping[float, tuple[float, float | None]]] | None = None,
+    *,
+    unit: str = "share of the training labels, %",
+    prefix: str = "labels",
+) -> str:
+    """Accuracy against the number of labels as an SVG string, on a logarithmic axis; lines as in `depth_curves`.
+
+    Each maps {run: {labels: (mean top-1, standard deviation or None)}}, accuracies as fractions of 1, labels in the
+    `unit` of the axis. A standard deviation becomes a bar of that half-length. Raises ArgumentError when there is
+    nothing to draw.
+    """
+    kinds = (series, controls or {}, supervised or {})
+    ticks = sorted({labels for kind in kinds for values in kind.values() for labels in values})
+    if not ticks:
+        raise ArgumentError("series: got no labels; give {run: {labels: (accuracy, spread)}}.")
+    with matplotlib.rc_context(_STYLE):
+        figure, (axis,) = _stacked(1, height=3.2)
+        for values, look in _styled(kinds):
+            at = sorted(values)
+            _curve(axis, (at, [100 * values[x][0] for x in at]), *look)
+            for x, mean, spread in ((x, *values[x]) for x in at):
+                if spread is not None:
+                    axis.errorbar(x, 100 * mean, 100 * spread, color=look[0], capsize=3, linewidth=1.0)
+        axis.set_xscale("log")
+        axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axis.minorticks_off()
+        if len(ticks) == 1:  # a logarithmic axis of one number has no width
+            axis.set_xlim(ticks[0] / 3, ticks[0] * 3)
+        axis.set_ylabel("top-1, %")
+        styles = ("pretrained", "random weights, or from scratch", "supervised")[: 3 if supervised else 2]
+        _legend_below(axis, _names(kinds), styles, unit)
+        return _svg(figure, prefix, "Accuracy against the number of labels")
+
+
+_INITS = ("pretrained", "random weights", "supervised")
+_LINES = ("-", "--", ":")
+
+
+def _names(kinds: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The runs of a chart, each once."""
+    return list(dict.fromkeys(name for kind in kinds for name in kind))
+
+
+def _styled(kinds: Sequence[Mapping[str, Any]]) -> list[tuple[Any, tuple[str, str, float]]]:
+    """Every curve with its colour (the run's), its line (what made the weights) and its width; controls first, below."""
+    names = _names(kinds)
+    return [
+        (kind[name], (SERIES_COLOURS[index % len(SERIES_COLOURS)], line, 2.0 if line == "-" else 1.4))
+        for kind, line in reversed(list(zip(kinds, _LINES, strict=True)))
+        for index, name in enumerate(names)
+        if name in kind
+    ]
 
 
 def confusion_matrix(
@@ -176,10 +232,10 @@ def _stacked(count: int, height: float) -> tuple[Figure, list[Axes]]:
     return figure, list(axes[:, 0])
 
 
-def _legend_below(axis: Axes, names: Sequence[str], styles: tuple[str, str], xlabel: str) -> None:
+def _legend_below(axis: Axes, names: Sequence[str], styles: Sequence[str], xlabel: str) -> None:
     """One entry a run, and what solid and dashed mean; below the axes it hides nothing, however many runs there are."""
     axis.set_xlabel(xlabel)
-    lines = zip(("-", "--"), styles, strict=True)
+    lines = zip(_LINES, styles, strict=False)
     handles = [Line2D([], [], color=_INK, linestyle=line, label=what) for line, what in lines]
     for index, name in enumerate(names):
         colour = SERIES_COLOURS[index % len(SERIES_COLOURS)]

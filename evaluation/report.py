@@ -13,7 +13,8 @@ from .._version import __version__
 from ..runtime.errors import ArgumentError
 from ..runtime.files import write_atomically
 from . import gallery, result_sections, sections
-from .figures import confusion_matrix, depth_curves, loss_curves
+from .embedding import maps
+from .figures import confusion_matrix, depth_curves, label_curves, loss_curves
 from .report_run import ReportRun
 from .transfer import UNCLEAR_POINTS
 
@@ -21,8 +22,9 @@ from .transfer import UNCLEAR_POINTS
 def write_report(runs: Sequence[ReportRun], path: str | Path, title: str = "Pretint report") -> Path:
     """Write the report of one or more runs as one HTML file, and return its path.
 
-    The page opens with the answer (pretrained against random weights, in points) and goes on with the contact sheet,
-    the losses, colour quality beside its baselines, transfer beside its controls, confusions, settings and commands.
+    The page opens with the answer (pretrained against random weights, in points) and goes on with the charts and tables
+    of transfer beside its controls, what was painted, the losses, colour quality beside its baselines, confusions, the
+    map of the test pictures, settings and commands.
     A part that a run lacks is a sentence that names the command which adds it. Everything is inside the file; text
     from runs is escaped.
 
@@ -55,25 +57,33 @@ def render_report(runs: Sequence[ReportRun], title: str = "Pretint report") -> s
             verdict=sections.verdict(answers),
             answers=sorted(answers, key=lambda each: -1e9 if each["points"] is None else each["points"], reverse=True),
             galleries=gallery.galleries(runs),
+            extremes=gallery.extremes(runs),
             histories=gallery.histories(runs),
             losses=Markup(loss_curves(panels)) if panels else None,
             training=sections.training_rows(runs),
             colour=result_sections.colour_groups(runs),
             transfer=result_sections.transfer_blocks(runs),
-            depths=_depth_figures(runs),
+            charts=_transfer_charts(runs),
             confusions=_confusion_figures(runs),
+            swatches=gallery.swatches(result_sections.palette_confusions(runs)),
+            maps=maps(runs),
             settings=sections.settings(runs),
             unclear_points=UNCLEAR_POINTS,
         )
     )
 
 
-def _depth_figures(runs: Sequence[ReportRun]) -> list[dict[str, str]]:
-    found = enumerate(result_sections.depths(runs))
-    return [
-        {"title": title, "svg": Markup(depth_curves(pretrained, random, prefix=f"depth{index}"))}
-        for index, (title, pretrained, random) in found
+def _transfer_charts(runs: Sequence[ReportRun]) -> list[dict[str, str]]:
+    """Accuracy by depth of the features, and against the number of labels."""
+    shares = [
+        {"title": f"By labels: {title}", "svg": Markup(label_curves(*kinds, unit=unit, prefix=f"labels{index}"))}
+        for index, (title, unit, kinds) in enumerate(result_sections.label_shares(runs))
     ]
+    by_depth = [
+        {"title": f"By depth: {title}", "svg": Markup(depth_curves(*kinds, prefix=f"depth{index}"))}
+        for index, (title, *kinds) in enumerate(result_sections.depths(runs))
+    ]
+    return by_depth + shares
 
 
 def _confusion_figures(runs: Sequence[ReportRun]) -> list[dict[str, object]]:

@@ -16,8 +16,12 @@ class ReportRun:
     words, is shown as the exact command; `task` and the palette's settings decide whose losses may share a panel);
     `results` is results.json; `metrics` are the rows of metrics.csv (epoch, train_loss, validation_loss,
     images_per_second, …; numbers or their text). `pictures` are uint8 arrays or tensors (n, 3, h, w) under `grey`,
-    `painted` and `true`, and optionally `history`, a mapping from epoch to what was painted then; None where there
-    are none. `folder` is the run folder as commands name it, where that is not `name`.
+    `painted` and `true`, and optionally `history`, a mapping from epoch to what was painted then, and `confidence`,
+    uint8 (n, h, w), 255 for sure; None where there are none. `extremes` are the worst and the best pictures of a
+    sample: the same keys for half of each, worst first, and `delta_e2000`, the mean difference of every picture of the
+    sample. `palette` holds the colours (k, 3), uint8, behind the confusion of labels. `embedding` is a map of the test
+    pictures: `points` (n, 2), `labels` (n,) with -1 for none, `class_names`, `thumbnails` uint8 (n, 3, s, s) and
+    `layer`. `folder` is the run folder as commands name it, where that is not `name`.
     """
 
     name: str
@@ -25,6 +29,9 @@ class ReportRun:
     results: Mapping[str, Any] = field(default_factory=dict)
     metrics: Sequence[Mapping[str, Any]] = ()
     pictures: Mapping[str, Any] | None = None
+    extremes: Mapping[str, Any] | None = None
+    palette: Any = None
+    embedding: Mapping[str, Any] | None = None
     folder: str | None = None
 
     @property
@@ -39,3 +46,8 @@ class ReportRun:
         """The command that adds what is missing: `pretint probe runs/a --data cifar10`."""
         data = str(self.config.get("data") or "cifar10")
         return shlex.join(["pretint", verb, self.folder or self.name, "--data", data])
+
+    @property
+    def report_command(self) -> str:
+        """The command that adds the map of the test pictures."""
+        return shlex.join(["pretint", "report", self.folder or self.name, "--embedding"])

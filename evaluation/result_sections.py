@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .calibration import most_confused
 from .report_run import ReportRun
 from .tables import (
     COLOUR_BASELINES,
@@ -73,17 +74,60 @@ def _transfer_row(run: ReportRun, line: Comparison) -> dict[str, Any]:
     }
 
 
-def depths(runs: Sequence[ReportRun]) -> list[tuple[str, dict[str, dict[str, float]], dict[str, dict[str, float]]]]:
-    """Accuracy by depth, one figure per data and protocol: (title, pretrained, random), each {run: {layer: top-1}}."""
-    figures: dict[str, tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]]] = {}
+Curves = dict[str, dict[str, float]]
+Shares = dict[str, dict[float, tuple[float, float | None]]]
+
+
+def depths(runs: Sequence[ReportRun]) -> list[tuple[str, Curves, Curves, Curves]]:
+    """Accuracy by depth, one figure per data and protocol: (title, pretrained, random, supervised), as `depth_curves` takes them.
+
+    A layer's accuracy is the mean over seeds.
+    """
+    figures: dict[str, tuple[dict[str, dict[str, list[float]]], ...]] = {}
     for run in runs:
         for row in run.transfer:
-            layers = {str(layer): _layer_top1(value) for layer, value in (row.get("per_layer") or {}).items()}
-            if layers:
+            if row.get("per_layer"):
                 line = compare([row])[0]
-                figure = figures.setdefault(f"{line.protocol_name}, {line.data}, {line.labels_name}", ({}, {}))
-                figure[row["init"] == "random"].setdefault(run.name, layers)
-    return [(title, pretrained, random) for title, (pretrained, random) in figures.items() if pretrained]
+                title = f"{line.protocol_name}, {line.data}, {line.labels_name}"
+                series = figures.setdefault(title, ({}, {}, {}))[_kind(line)].setdefault(run.name, {})
+                for layer, value in row["per_layer"].items():
+                    series.setdefault(str(layer), []).append(_layer_top1(value))
+    found = []
+    for title, (trained, random, supervised) in figures.items():
+        if trained or supervised:
+            found.append((title, _means(trained), _means(random), _means(supervised)))
+    return found
+
+
+def _kind(line: Comparison) -> int:
+    """Where a line belongs in a chart: 0 pretrained, 1 random weights, 2 learnt from labels."""
+    return {"pretrained": 0, "random": 1}.get(line.init, 2)
+
+
+def _means(series: Mapping[str, Mapping[str, Sequence[float]]]) -> Curves:
+    return {
+        name: {layer: float(np.mean(values)) for layer, values in layers.items()} for name, layers in series.items()
+    }
+
+
+def label_shares(runs: Sequence[ReportRun]) -> list[tuple[str, str, tuple[Shares, Shares, Shares]]]:
+    """Accuracy against labels, one figure per data and protocol: (title, unit, what `label_curves` takes).
+
+    Fine-tuning always has one; of the other protocols those that were measured with two or more numbers of labels.
+    """
+    figures: dict[tuple[str, str, str], tuple[Shares, Shares, Shares]] = {}
+    for run in runs:
+        for line in compare(run.transfer):
+            few = line.protocol == "fewshot"
+            key = (line.protocol, f"{line.protocol_name}, {line.data}", "images a class" if few else "labels used, %")
+            series = figures.setdefault(key, ({}, {}, {}))[_kind(line)].setdefault(run.name, {})
+            series[line.labels if few else 100 * line.labels] = (line.top1, line.top1_sd)
+    return [
+        (title, unit, kinds)
+        for (protocol, title, unit), kinds in figures.items()
+        if (kinds[0] or kinds[2])
+        and (protocol == "finetune" or len({x for kind in kinds for run in kind.values() for x in run}) > 1)
+    ]
 
 
 def _layer_top1(value: Any) -> float:
@@ -107,8 +151,22 @@ def confusions(runs: Sequence[ReportRun]) -> list[dict[str, Any]]:
     return found
 
 
-def _pairs(counts: np.ndarray, names: Sequence[str], most: int = 5) -> list[str]:
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    wrong = [(shares[i, j], i, j) for i in range(len(counts)) for j in range(len(counts)) if i != j and counts[i, j]]
-    worst = sorted(wrong, reverse=True)[:most]
-    return [f"{names[i]} taken for {names[j]} {percent_text(share)}" for share, i, j in worst]
+def _pairs(counts: np.ndarray, names: Sequence[str]) -> list[str]:
+    return [
+        f"{pair.true} taken for {pair.predicted} {percent_text(pair.share)}" for pair in most_confused(counts, names)
+    ]
+
+
+def palette_confusions(runs: Sequence[ReportRun]) -> list[dict[str, Any]]:
+    """Which palette colours are painted for which: the first colour entry of each run that has counts, darkest colour first."""
+    found = []
+    for run in runs:
+        colours = None if run.palette is None else np.asarray(run.palette)
+        entry = next((each for each in run.colour if each.get("confusion")), None)
+        if entry is None or colours is None or len(entry["confusion"]) != len(colours):
+            continue
+        # seen lightness, roughly: only the order of rows hangs on it
+        order = np.argsort(colours @ np.array((0.299, 0.587, 0.114)), kind="stable")
+        counts = np.asarray(entry["confusion"])[order][:, order]
+        found.append({"name": run.name, "title": colour_title(entry), "counts": counts, "colours": colours[order]})
+    return found

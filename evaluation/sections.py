@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .report_run import ReportRun
-from .tables import percent_text, points_text, signed
+from .tables import percent_text, signed
 from .transfer import headline
 
 
@@ -34,9 +34,10 @@ def answer(run: ReportRun) -> dict[str, Any]:
         "name": run.name,
         "tone": line.tone,
         "points": line.points,
-        "points_text": points_text(line),
+        "points_text": signed(line.points),
+        "points_sd": None if line.points_sd is None else f"± {line.points_sd:.1f}",
         "what": ", ".join(what),
-        "pretrained": percent_text(line.top1),
+        "pretrained": percent_text(line.top1, line.top1_sd),
         "control": percent_text(line.control_top1),
         "control_name": "from scratch" if line.protocol == "finetune" else "random weights",
         "pretrained_width": f"{100 * line.top1:.2f}",
@@ -53,7 +54,8 @@ def verdict(answers: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         return {"tone": "missing", "word": "Not measured yet.", "text": text}
     best = max(measured, key=lambda each: each["points"])
     helped = sum(each["tone"] == "helped" for each in measured)
-    points = f"{signed(best['points'])} points"
+    spread = f" {best['points_sd']}" if best["points_sd"] else ""
+    points = f"{signed(best['points'])}{spread} points"
     compared = f"{best['pretrained']} against {best['control']} for {best['control_name']} ({best['what']})"
     word = {"helped": "Yes.", "hurt": "No.", "unclear": "Not clearly."}[best["tone"]]
     if len(measured) == 1:
@@ -104,16 +106,28 @@ def _numbers(metrics: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float
     return [(float(row.get("epoch") or 0), float(row[key])) for row in metrics if row.get(key) not in (None, "")]
 
 
+# Not chosen but found: the command and what the run was made from stand apart from the settings.
+_ORIGIN = ("command", "images", "data_fingerprint", "started", "versions")
+
+
 def settings(runs: Sequence[ReportRun]) -> dict[str, Any]:
     """Settings that differ between the runs, and those that all share; and each run's exact commands."""
-    flat = [_flat({key: value for key, value in run.config.items() if key != "command"}) for run in runs]
+    flat = [_flat({key: value for key, value in run.config.items() if key not in _ORIGIN}) for run in runs]
     keys = list(dict.fromkeys(key for each in flat for key in each))
     table = [(key, [each.get(key, "–") for each in flat]) for key in keys]
     return {
         "different": [row for row in table if len(set(row[1])) > 1] if len(runs) > 1 else [],
         "same": [(key, values[0]) for key, values in table if len(set(values)) == 1 or len(runs) == 1],
         "commands": [{"name": run.name, "lines": _commands(run)} for run in runs],
+        "origins": [{"name": run.name, "lines": _origin(run)} for run in runs],
     }
+
+
+def _origin(run: ReportRun) -> list[tuple[str, str]]:
+    """What a run was made from: its data with fingerprints, when, and the versions of what computed it."""
+    known = {key: run.config[key] for key in _ORIGIN if key != "command" and run.config.get(key) is not None}
+    judged = {f"fingerprint of {row['data']}": row["fingerprint"] for row in run.colour if row.get("fingerprint")}
+    return [(key.removeprefix("versions.").replace("_", " "), value) for key, value in _flat(known | judged).items()]
 
 
 def _commands(run: ReportRun) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -93,15 +94,24 @@ def read_bin_prior(folder: RunFolder) -> Float64[Tensor, " q"] | None:
 def save_pictures(
     folder: RunFolder, name: str, rgb: UInt8[Tensor, "b 3 h w"], painter: Painter
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Writes grey | painted | true as `figures/<name>.npz` (for reports) and `.png` (for people); returns the sheet."""
+    """Writes grey | painted | true as `figures/<name>.npz` (for reports, with how sure the network is where its task
+    predicts a distribution) and `.png` (for people); returns the sheet."""
     rgb = rgb.to(painter.compute.device)
     grey = to_uint8(grey_picture(rgb, painter.task.grey))
     rows = {"grey": grey, "painted": painter.paint(rgb), "true": rgb}
     arrays = {key: value.cpu().numpy() for key, value in rows.items()}
-    write_atomically(folder.figures / f"{name}.npz", lambda path: _save_arrays(path, arrays))
+    sure = {key: value.cpu().numpy() for key, value in how_sure(painter, rgb).items()}
+    write_atomically(folder.figures / f"{name}.npz", lambda path: save_arrays(path, arrays | sure))
     sheet = contact_sheet(list(arrays.values()), labels=list(arrays))
     write_atomically(folder.figures / f"{name}.png", lambda path: sheet.save(path, format="PNG"))
     return np.asarray(sheet.convert("RGB"))
+
+
+def how_sure(painter: Painter, rgb: UInt8[Tensor, "b 3 h w"]) -> dict[str, UInt8[Tensor, "b h w"]]:
+    """`confidence` of each pixel in 0…255; nothing for a task that predicts no distribution over colours."""
+    if painter.painting_task.palette is None:
+        return {}
+    return {"confidence": to_uint8(painter.confidence(rgb))[:, 0]}
 
 
 def spread_ids(images: int) -> Int64[Tensor, " n"]:
@@ -109,6 +119,7 @@ def spread_ids(images: int) -> Int64[Tensor, " n"]:
     return torch.linspace(0, images - 1, min(SHOWN_PICTURES, images)).round().long()
 
 
-def _save_arrays(path: Any, arrays: dict[str, np.ndarray]) -> None:
+def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Writes an .npz file under whatever name the path has; numpy alone would add an ending."""
     with open(path, "wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)

@@ -9,18 +9,18 @@ from typing import Any
 
 from tyro.conf import Positional
 
-from ..data import ImageSource, available_splits, cache_root, open_source
+from ..data import ImageSource, available_splits, cache_root
 from ..evaluation import class_table, colour_table, side_by_side
 from ..runtime.device import Compute
 from ..runtime.errors import ArgumentError, DataError
 from ..runtime.results import add_results
 from .colour_results import measure_colour, read_bin_prior, save_pictures, spread_ids
+from .extremes import save_extremes
 from .opening import Run, open_run
 from .options import DataOptions, MachineOptions, Outcome
 from .painting import PaintingOptions, paint_as_asked
 from .recolouring import colour_classifier
-from .settings import PretrainConfig
-from .training_data import data_name, held_out_ids, judged_source, of_classes, open_training_source, report_broken
+from .training_data import data_name, held_out_ids, judged_source, of_classes, open_split, open_training_source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,12 +63,14 @@ class _Judged:
         source, split: the images, and what their split is called.
         classes: the names they were chosen by; None for all.
         train: opens images of the same data that are not among them.
+        own: whether the run itself was trained on this data.
     """
 
     source: ImageSource
     split: str
     classes: tuple[str, ...] | None
     train: Callable[[], ImageSource]
+    own: bool
 
 
 def _own_images(run: Run, config: EvaluateConfig, compute: Compute) -> _Judged:
@@ -90,37 +92,30 @@ def _own_images(run: Run, config: EvaluateConfig, compute: Compute) -> _Judged:
     classes = config.classes or settings.classes
     source = judged_source(replace(settings, classes=classes), held_out, compute)
     if source.split != "test":
-        return _Judged(source, "held-out", classes, not_held_out)
-    return _Judged(source, "test", classes, lambda: _open(settings, "train", compute))
+        return _Judged(source, "held-out", classes, not_held_out, own=True)
+    every_class = replace(settings, classes=None)
+    return _Judged(source, "test", classes, lambda: open_split(every_class, "train").to(compute.device), own=True)
 
 
 def _other_images(data: str, splits: tuple[str, ...], run: Run, config: EvaluateConfig, compute: Compute) -> _Judged:
     """The test split of other data, or all of it."""
     settings = replace(
-        run.config, data=data, root=config.root, unlabelled=config.unlabelled, max_broken=config.max_broken
+        run.config,
+        data=data,
+        root=config.root,
+        unlabelled=config.unlabelled,
+        max_broken=config.max_broken,
+        classes=None,
     )
 
     def train() -> ImageSource:
         if not {"train", "test"} <= set(splits):
             raise _none_left(data)
-        return _open(settings, "train", compute)
+        return open_split(settings, "train").to(compute.device)
 
     split = "test" if "test" in splits else "train"
-    return _Judged(of_classes(_open(settings, split, compute), config.classes), split, config.classes, train)
-
-
-def _open(settings: PretrainConfig, split: str, compute: Compute) -> ImageSource:
-    """All images of a split, at the size that the run learned from."""
-    source = open_source(
-        settings.data,
-        split,
-        settings.root,
-        image_size=settings.image_size,
-        unlabelled=settings.unlabelled,
-        max_broken=settings.max_broken,
-    )
-    report_broken(source)
-    return source.to(compute.device)
+    source = of_classes(open_split(settings, split).to(compute.device), config.classes)
+    return _Judged(source, split, config.classes, train, own=False)
 
 
 def _none_left(data: str) -> DataError:
@@ -177,4 +172,7 @@ def _measure(
     entry["data"] = name
     pictures = f"evaluate-{'-'.join((source.name, *(config.classes or ()), split))}{config.named()}"
     save_pictures(run.folder, pictures, source.gather(spread_ids(len(source))), run.painter)
+    if judged.own and config.classes is None and not config.named():  # what the run's own end would have kept
+        save_pictures(run.folder, "pictures", source.gather(spread_ids(len(source))), run.painter)
+        save_extremes(run.folder, source, run.painter)
     return entry

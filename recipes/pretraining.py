@@ -28,6 +28,7 @@ from ..runtime.runfolder import RunFolder
 from ..runtime.runlog import RunLog, note
 from .budget import MOST_EPOCHS, epochs_within
 from .colour_results import measure_colour, read_bin_prior, save_pictures, spread_ids, write_bin_prior
+from .extremes import save_extremes
 from .opening import make_model, needs_palette, read_palette, read_settings
 from .options import Outcome, plain
 from .painting import trained_decoding
@@ -282,6 +283,7 @@ def _finish(
     entry = measure_colour(painter, judged, "test" if judged.split == "test" else "held-out", read_bin_prior(folder))
     entry["data"] = data_name(judged, config.classes)
     save_pictures(folder, "pictures", shown, painter)
+    save_extremes(folder, judged, painter)
     results = add_results(folder.path, "colour", [entry])
     return Outcome(
         {"run": str(folder.path), **results},

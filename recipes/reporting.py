@@ -11,9 +11,12 @@ import numpy as np
 from tyro.conf import Positional
 
 from ..evaluation import ReportRun, transfer_table, write_report
+from ..runtime.device import Compute
 from ..runtime.errors import ArgumentError, RunFolderError
 from ..runtime.results import read_results
 from ..runtime.runfolder import RunFolder
+from .embedding import embed, read_embedding
+from .opening import read_palette
 from .options import Outcome
 
 
@@ -24,11 +27,20 @@ class ReportConfig:
     Attributes:
         runs: the runs' folders.
         out: the HTML file; report.html in the first run's folder by default.
+        embedding: map each run's test pictures by its encoder's features, for the page and for TensorBoard's projector; what
+            was mapped once is shown from then on.
+        root: cache folder of downloaded data sets, for --embedding; as the run was started by default.
+        device: auto, cuda, mps or cpu, for --embedding.
+        precision: auto, bf16 or fp32, for --embedding.
         json: print as JSON for programs.
     """
 
     runs: Positional[tuple[Path, ...]]
     out: Path | None = None
+    embedding: bool = False
+    root: Path | None = None
+    device: str = "auto"
+    precision: str = "auto"
     json: bool = False
 
     def __post_init__(self) -> None:
@@ -44,6 +56,10 @@ def report(config: ReportConfig) -> Outcome:
         ArgumentError: the output can't be a file, or a run is named twice.
     """
     folders = [RunFolder.open(path) for path in config.runs]
+    if config.embedding:
+        compute = Compute.choose(config.device, config.precision)
+        for folder in folders:
+            embed(folder, compute, config.root)
     path = write_report(
         [_report_run(folder, folders) for folder in folders], config.out or folders[0].path / "report.html"
     )
@@ -65,25 +81,30 @@ def _report_run(folder: RunFolder, all_runs: list[RunFolder]) -> ReportRun:
         results=read_results(folder.path),
         metrics=folder.read_metrics(),
         pictures=_pictures(folder),
+        extremes=_read(folder.figures / "extremes.npz", "delta_e2000"),
+        palette=read_palette(folder).colours().numpy() if folder.palette.is_file() else None,
+        embedding=read_embedding(folder),
         folder=str(folder.path),
     )
 
 
 def _pictures(folder: RunFolder) -> dict[str, Any] | None:
     """What the best weights painted, and what was painted after some epochs, of the same pictures."""
-    path = folder.figures / "pictures.npz"
+    pictures = _read(folder.figures / "pictures.npz")
+    if pictures is None:
+        return None
+    epochs = sorted(folder.figures.glob("epoch-[0-9][0-9][0-9][0-9].npz"))
+    found = {int(path.stem.split("-")[1]): _read(path) for path in epochs}
+    return pictures | {"history": {epoch: arrays["painted"] for epoch, arrays in found.items() if arrays is not None}}
+
+
+def _read(path: Path, *further: str) -> dict[str, np.ndarray] | None:
+    """The pictures of a file, with `confidence` where it has that; None where there is no file."""
     if not path.is_file():
         return None
-    history = {
-        int(p.stem.split("-")[1]): _read(p)["painted"]
-        for p in sorted(folder.figures.glob("epoch-[0-9][0-9][0-9][0-9].npz"))
-    }
-    return _read(path) | {"history": history}
-
-
-def _read(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in ("grey", "painted", "true")}
+            optional = ["confidence"] if "confidence" in file.files else []
+            return {name: file[name] for name in ("grey", "painted", "true", *further, *optional)}
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise RunFolderError(f"{path} can't be read ({error}); run pretint evaluate, or delete it.") from None

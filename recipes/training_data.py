@@ -20,7 +20,7 @@ def open_training_source(config: PretrainConfig, compute: Compute) -> ImageSourc
     Raises:
         DataError: they can't be read, are all grey, are fewer than a batch, or lack the labels that the task learns from.
     """
-    source = _open_split(config, "train")
+    source = open_split(config, "train")
     if config.limit is not None:
         source = source.subset(torch.arange(min(config.limit, len(source))))
     if is_grey(source):
@@ -36,7 +36,7 @@ def open_training_source(config: PretrainConfig, compute: Compute) -> ImageSourc
     return source.to(compute.device)
 
 
-def _open_split(config: PretrainConfig, split: str) -> ImageSource:
+def open_split(config: PretrainConfig, split: str) -> ImageSource:
     """A split of the run's data, of the run's classes; says which images can't be read."""
     source = open_source(
         config.data,
@@ -85,7 +85,7 @@ def judged_source(config: PretrainConfig, held_out: Callable[[], ImageSource], c
     """What a run's painting is shown and measured on: the test split, or the held-out images where there is none."""
     if "test" not in available_splits(config.data, config.root):
         return held_out()
-    return _open_split(config, "test").to(compute.device)
+    return open_split(config, "test").to(compute.device)
 
 
 def report_broken(source: ImageSource) -> None:

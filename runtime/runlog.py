@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
 import sys
 import time
+from collections.abc import Sequence
 from types import TracebackType
 
 import numpy as np
+import torch
+from jaxtyping import Float, UInt8
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
@@ -92,6 +96,25 @@ class RunLog:
         """Adds a picture (h, w, 3) uint8 to TensorBoard."""
         if self._writer is not None:
             self._writer.add_image(name, picture, epoch, dataformats="HWC")
+
+
+def write_projector(
+    folder: RunFolder,
+    features: Float[np.ndarray, "n d"],
+    thumbnails: UInt8[np.ndarray, "n 3 side side"],
+    labels: Sequence[str],
+) -> None:
+    """Gives TensorBoard's projector a run's features, each with its picture and its class; replaces what was there.
+
+    It lies in a folder of its own, since the projector's files take no second writing.
+    """
+    place = folder.tensorboard / "embedding"
+    shutil.rmtree(place, ignore_errors=True)
+    words = [" ".join(label.split()) or "–" for label in labels]  # the labels' file has one a line
+    with SummaryWriter(str(place)) as writer:
+        writer.add_embedding(
+            torch.from_numpy(features), metadata=words, label_img=torch.from_numpy(thumbnails).float() / 255, tag="test"
+        )
 
 
 def _short(value: float) -> str:

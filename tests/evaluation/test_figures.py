@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from pretint.evaluation import confusion_matrix, contact_sheet, depth_curves, loss_curves
+from pretint.evaluation import confusion_matrix, contact_sheet, depth_curves, label_curves, loss_curves
 from pretint.runtime import ArgumentError
 
 NASTY = '<script>alert("1")</script> & $x^$ \x00 `'
@@ -75,6 +75,7 @@ def test_figures_are_well_formed_whatever_a_run_is_called():
     figures = [
         loss_curves({NASTY: {NASTY: ROWS}}),
         depth_curves({NASTY: {NASTY: 0.5, "b": 0.6}}, {NASTY: {"b": 0.3}}),
+        label_curves({NASTY: {1.0: (0.3, None)}}),
         confusion_matrix([[5, 1], [2, 7]], [NASTY, "b"]),
     ]
     for svg in figures:
@@ -136,3 +137,22 @@ def test_figures_take_the_colour_of_the_page_and_leave_no_trace_in_matplotlib():
     ids = {node.get("id") for node in ElementTree.fromstring(svg).iter() if node.get("id")}
     assert all(str(name).startswith("here-") for name in ids)
     assert svg == loss_curves({"t": {"a": ROWS}}, prefix="here")
+
+
+def test_label_curves_name_the_labels_and_what_the_lines_mean():
+    trained, scratch = {"a": {1.0: (0.2, 0.01), 100.0: (0.8, None)}}, {"a": {1.0: (0.1, None)}}
+    svg = label_curves(trained, scratch, unit="labels used, %")
+    assert {"a", "1", "100", "labels used, %", "pretrained", "random weights, or from scratch"} <= set(texts(svg))
+    assert "supervised" not in texts(svg)
+    assert "supervised" in texts(label_curves(trained, scratch, {"b": {10.0: (0.9, None)}}))
+    assert label_curves(trained, scratch) != label_curves(trained)
+    with pytest.raises(ArgumentError, match="no labels"):
+        label_curves({})
+
+
+def test_a_supervised_control_is_a_line_of_its_own_in_the_colour_of_its_run():
+    without = depth_curves({"a": {"stage0": 0.5}}, {"a": {"stage0": 0.4}})
+    svg = depth_curves({"a": {"stage0": 0.5}}, {"a": {"stage0": 0.4}}, {"a": {"stage0": 0.7}})
+    assert "supervised" in texts(svg)
+    assert "supervised" not in texts(without)
+    assert "#d9661f" not in svg  # the second run's colour
