@@ -9,9 +9,10 @@ from .feature_tables import features_table
 from .figures import confusion_matrix, depth_curves, label_curves, loss_curves
 from .recolour import Classify, RecolourQuality, no_recolour
 from .report import ReportRun, render_report, write_report
+from .sections import comparison_notes
 from .sheet import contact_sheet
 from .tables import class_table, colour_table, side_by_side, transfer_table
-from .transfer import INITS, PROTOCOLS, Comparison, compare, headline, transfer_row
+from .transfer import INITS, PROTOCOLS, Comparison, compare, grey_note, headline, transfer_row
 
 __all__ = [
     "INITS",
@@ -25,11 +26,13 @@ __all__ = [
     "class_table",
     "colour_table",
     "compare",
+    "comparison_notes",
     "confusion_matrix",
     "contact_sheet",
     "depth_curves",
     "expected_calibration_error",
     "features_table",
+    "grey_note",
     "grey_picture",
     "headline",
     "label_curves",

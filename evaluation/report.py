@@ -55,6 +55,7 @@ def render_report(runs: Sequence[ReportRun], title: str = "Pretint report") -> s
             version=__version__,
             runs=runs,
             verdict=sections.verdict(answers),
+            notes=sections.comparison_notes(runs),
             answers=sorted(answers, key=lambda each: -1e9 if each["points"] is None else each["points"], reverse=True),
             galleries=gallery.galleries(runs),
             extremes=gallery.extremes(runs),

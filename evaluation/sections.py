@@ -11,7 +11,7 @@ import numpy as np
 
 from .report_run import ReportRun
 from .tables import percent_text, signed
-from .transfer import headline
+from .transfer import grey_note, headline, own_rows
 
 
 def answers(runs: Sequence[ReportRun]) -> list[dict[str, Any]]:
@@ -63,6 +63,16 @@ def verdict(answers: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         return {"tone": best["tone"], "word": word, "text": text}
     text = f"Pretraining helped {helped} of {len(measured)} measured runs. Best: {best['name']}, {points}, {compared}."
     return {"tone": best["tone"], "word": word, "text": text}
+
+
+def comparison_notes(runs: Sequence[ReportRun]) -> list[str]:
+    """What must be said before runs are compared."""
+    seen = {run.name: {row.get("sees") for row in own_rows(run.transfer)} for run in runs}
+    formulas = {
+        run.name: str(run.config["grey"]) for run in runs if run.config.get("grey") and seen[run.name] != {"rgb"}
+    }
+    differing = grey_note(formulas)
+    return [differing] if differing else []
 
 
 def loss_panels(runs: Sequence[ReportRun]) -> dict[str, dict[str, Sequence[Mapping[str, Any]]]]:

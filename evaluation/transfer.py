@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from scipy.special import stdtrit
+
 from ..runtime.errors import ArgumentError, UnknownNameError
 
 PROTOCOLS = ("linear", "ridge", "knn", "finetune", "probe-finetune", "fewshot")
@@ -134,8 +136,8 @@ class Comparison:
     """One line of a transfer table: the mean over seeds of one init, and its distance from the control.
 
     Accuracies are fractions of 1; `points`, `points_sd` and `margin` are percentage points. `points` is None for the
-    controls themselves and where no control was measured. `points_sd` is the standard deviation over the seeds that
-    both have (two or more). `margin` is the half-width of the 95 % interval of the difference that the size of the
+    controls themselves and where no control was measured. `points_sd` is the standard deviation over the `pairs` of seeds
+    that both have (two or more). `margin` is the half-width of the 95 % interval of the difference that the size of the
     test set alone gives (two independent proportions, normal approximation, one seed), known where the rows carry a
     confusion matrix. `ece` is the mean of the expected calibration error, where all rows tell it. `run` names the run in
     a table of several.
@@ -154,6 +156,7 @@ class Comparison:
     control_top1: float | None
     points: float | None
     points_sd: float | None
+    pairs: int
     margin: float | None
     sees: str = "grey"
     leaks: str | None = None
@@ -172,12 +175,12 @@ class Comparison:
     def noise(self) -> float:
         """How many points the difference must exceed to count as one.
 
-        Twice the standard error over seeds, or the half-width that the size of the test set gives: the larger of what
-        is known; else `UNCLEAR_POINTS`.
+        The half-width of the 95 % interval over the paired seeds (Student's t: three seeds are few, so 2.48 standard
+        deviations), or the one that the size of the test set gives: the larger of what is known; else `UNCLEAR_POINTS`.
         """
         known = [] if self.margin is None else [self.margin]
         if self.points_sd is not None:
-            known.append(2 * self.points_sd / math.sqrt(len(self.seeds)))
+            known.append(float(stdtrit(self.pairs - 1, 0.975)) * self.points_sd / math.sqrt(self.pairs))
         return max(known, default=UNCLEAR_POINTS)
 
     @property
@@ -210,6 +213,22 @@ def compare(rows: Iterable[Row]) -> list[Comparison]:
     rows = list(rows)
     lines = sorted(_lines(rows), key=lambda members: _order(members[0]))
     return [_comparison(members, rows) for members in lines]
+
+
+def grey_note(formulas: Mapping[str, str]) -> str | None:
+    """A sentence for runs whose grey is made by different formulas; None where all make it alike.
+
+    >>> grey_note({"runs/a": "rec601", "runs/b": "rec601"})
+    >>> grey_note({"a": "rec601", "b": "mean"})
+    'These runs make grey by different formulas (rec601: a; mean: b), so they differ by more than their pretext.'
+    """
+    names: dict[str, list[str]] = {}
+    for name, formula in formulas.items():
+        names.setdefault(formula, []).append(name)
+    if len(names) < 2:
+        return None
+    told = "; ".join(f"{formula}: {', '.join(of)}" for formula, of in names.items())
+    return f"These runs make grey by different formulas ({told}), so they differ by more than their pretext."
 
 
 def own_rows(rows: Iterable[Row]) -> list[Row]:
@@ -314,6 +333,7 @@ def _comparison(members: Sequence[Row], rows: Sequence[Row]) -> Comparison:
         control_top1=statistics.fmean(control["top1"] for _, control in pairs) if pairs else None,
         points=statistics.fmean(differences) if pairs else None,
         points_sd=statistics.stdev(differences) if len(pairs) > 1 else None,
+        pairs=len(pairs),
         margin=_margin(*pairs[0]) if pairs else None,
         sees=first.get("sees") or "grey",
         leaks=first.get("leaks"),

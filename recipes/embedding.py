@@ -25,7 +25,7 @@ from ..runtime.runfolder import RunFolder
 from ..runtime.runlog import note, write_projector
 from .colour_results import save_arrays
 from .opening import read_settings
-from .training_data import held_out_ids, judged_source, open_training_source
+from .training_data import reopen_judged_source
 
 MOST_PICTURES = 2000
 _THUMBNAIL = 32
@@ -45,7 +45,8 @@ def embed(folder: RunFolder, compute: Compute, root: Path | None = None) -> None
         raise RunFolderError(
             f"{folder.path} is not finished; go on with pretint pretrain --resume --out {folder.path}."
         )
-    source = _judged(folder, compute, root)
+    settings = read_settings(folder)
+    source = reopen_judged_source(replace(settings, root=root or settings.root), compute)
     ids = torch.linspace(0, len(source) - 1, min(MOST_PICTURES, len(source))).round().long()
     source = source.subset(ids.to(compute.device))
     note(f"report: a map of {len(source)} pictures of {source.name}, by the features of {folder.path}")
@@ -80,19 +81,6 @@ def read_embedding(folder: RunFolder) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise RunFolderError(f"{path} can't be read ({error}); run pretint report --embedding, or delete it.") from None
     return arrays | {"class_names": arrays["class_names"].tolist(), "layer": str(arrays["layer"])}
-
-
-def _judged(folder: RunFolder, compute: Compute, root: Path | None) -> ImageSource:
-    """The run's test split, or the images that it held out from training."""
-    settings = read_settings(folder)
-    settings = replace(settings, root=root or settings.root)
-
-    def held_out() -> ImageSource:
-        source = open_training_source(settings, compute)
-        kept, held = held_out_ids(settings, source)
-        return source.subset((held if len(held) else kept).to(compute.device))
-
-    return judged_source(settings, held_out, compute)
 
 
 def _thumbnails(source: ImageSource) -> UInt8[np.ndarray, "n 3 side side"]:

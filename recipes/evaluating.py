@@ -20,7 +20,7 @@ from .opening import Run, open_run
 from .options import DataOptions, MachineOptions, Outcome
 from .painting import PaintingOptions, paint_as_asked
 from .recolouring import colour_classifier
-from .training_data import data_name, held_out_ids, judged_source, of_classes, open_split, open_training_source
+from .training_data import data_name, held_out_ids, of_classes, open_split, open_training_source, reopen_judged_source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,11 +77,6 @@ def _own_images(run: Run, config: EvaluateConfig, compute: Compute) -> _Judged:
     """The run's test split, or the images that it held out from training."""
     settings = replace(run.config, root=config.root or run.config.root, max_broken=config.max_broken)
 
-    def held_out() -> ImageSource:
-        source = open_training_source(settings, compute)
-        kept, held = held_out_ids(settings, source)
-        return of_classes(source.subset((held if len(held) else kept).to(compute.device)), config.classes)
-
     def not_held_out() -> ImageSource:
         source = open_training_source(settings, compute)
         kept, held = held_out_ids(settings, source)
@@ -90,7 +85,7 @@ def _own_images(run: Run, config: EvaluateConfig, compute: Compute) -> _Judged:
         return source.subset(kept.to(compute.device))
 
     classes = config.classes or settings.classes
-    source = judged_source(replace(settings, classes=classes), held_out, compute)
+    source = reopen_judged_source(settings, compute, config.classes)
     if source.split != "test":
         return _Judged(source, "held-out", classes, not_held_out, own=True)
     every_class = replace(settings, classes=None)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from tyro.conf import Positional
 
-from ..evaluation import ReportRun, transfer_table, write_report
+from ..evaluation import ReportRun, comparison_notes, transfer_table, write_report
 from ..runtime.device import Compute
 from ..runtime.errors import ArgumentError, RunFolderError
 from ..runtime.results import read_results
@@ -60,12 +60,15 @@ def report(config: ReportConfig) -> Outcome:
         compute = Compute.choose(config.device, config.precision)
         for folder in folders:
             embed(folder, compute, config.root)
-    path = write_report(
-        [_report_run(folder, folders) for folder in folders], config.out or folders[0].path / "report.html"
-    )
+    runs = [_report_run(folder, folders) for folder in folders]
+    path = write_report(runs, config.out or folders[0].path / "report.html")
     rows = {str(folder.path): read_results(folder.path)["transfer"] for folder in folders}
     tables = [transfer_table(found, f"Transfer: {name}") for name, found in rows.items() if found]
-    return Outcome({"report": str(path), "transfer": rows}, tables, [f"Report: {path}"])
+    return Outcome(
+        {"report": str(path), "transfer": rows},
+        tables,
+        [*(f"Note: {note}" for note in comparison_notes(runs)), f"Report: {path}"],
+    )
 
 
 def _report_run(folder: RunFolder, all_runs: list[RunFolder]) -> ReportRun:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 
@@ -86,6 +87,23 @@ def judged_source(config: PretrainConfig, held_out: Callable[[], ImageSource], c
     if "test" not in available_splits(config.data, config.root):
         return held_out()
     return open_split(config, "test").to(compute.device)
+
+
+def reopen_judged_source(config: PretrainConfig, compute: Compute, classes: Sequence[str] | None = None) -> ImageSource:
+    """The same of a run that is over: its test split, or the images that it held out (all, where it held out none).
+
+    Args:
+        config: the run's settings.
+        compute: where the images go.
+        classes: only these; None for the classes that the run learned from.
+    """
+
+    def held_out() -> ImageSource:
+        source = open_training_source(config, compute)
+        kept, held = held_out_ids(config, source)
+        return of_classes(source.subset((held if len(held) else kept).to(compute.device)), classes)
+
+    return judged_source(replace(config, classes=classes or config.classes), held_out, compute)
 
 
 def report_broken(source: ImageSource) -> None:

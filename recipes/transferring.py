@@ -17,6 +17,7 @@ from ..data import cache_root
 from ..evaluation import (
     ConfusedPair,
     features_table,
+    grey_note,
     headline,
     most_confused,
     per_class_accuracy,
@@ -160,16 +161,14 @@ def _check_data(judged: Judged, config: TransferConfig) -> None:
 
 def _notes(runs: Sequence[Judged]) -> list[str]:
     """What must be said before runs are compared."""
-    names: dict[str, list[str]] = {}
+    formulas = {}
     for judged, name in zip(runs, _run_names(runs), strict=True):
         preprocess = judged.encoder.preprocess
         assert isinstance(preprocess, Preprocess)
         if judged.sees != "rgb":
-            names.setdefault(preprocess.grey, []).append(name)
-    if len(names) < 2:
-        return []
-    told = "; ".join(f"{grey}: {', '.join(of)}" for grey, of in names.items())
-    return [f"Note: these runs make grey by different formulas ({told}), so they differ by more than their pretext."]
+            formulas[name] = preprocess.grey
+    differing = grey_note(formulas)
+    return [f"Note: {differing}"] if differing else []
 
 
 def _run_names(runs: Sequence[Judged]) -> list[str]:

@@ -106,6 +106,16 @@ def test_the_answer_is_honest(top1, word):
     assert f"<strong>{word}</strong>" in render_report([make_run(top1=top1)])
 
 
+def test_runs_whose_grey_is_made_differently_are_told_apart():
+    def notes(*formulas: str | None) -> bool:
+        runs = [make_run(name, config={"grey": grey}) for name, grey in zip("ab", formulas, strict=True)]
+        return "(rec601: a; mean: b)" in Page(render_report(runs)).text
+
+    assert notes("rec601", "mean")
+    assert not notes("rec601", "rec601")
+    assert not notes("rec601", None)  # of a run that tells nothing nothing is told
+
+
 def test_every_number_of_the_tables_equals_the_input():
     page = Page(render_report([make_run()]))
     lines = page.rows("runs/a")

@@ -3,6 +3,7 @@ import math
 
 import pytest
 from rich.console import Console
+from scipy.stats import ttest_rel
 
 from pretint.evaluation import INITS, PROTOCOLS, colour_table, compare, headline, transfer_row, transfer_table
 from pretint.runtime import ArgumentError, UnknownNameError
@@ -75,6 +76,14 @@ def test_seeds_are_paired():
     assert answer.points == pytest.approx(10)
     assert answer.points_sd == pytest.approx(2)  # of 10, 12, 8: much less than of the accuracies
     assert answer.seeds == (0, 1, 2)
+
+
+def test_the_noise_over_seeds_is_the_interval_of_a_paired_t_test():
+    pretrained, random = (0.60, 0.70, 0.80), (0.50, 0.58, 0.72)
+    rows = [row("pretrained", top1, seed=seed) for seed, top1 in enumerate(pretrained)]
+    rows += [row("random", top1, seed=seed) for seed, top1 in enumerate(random)]
+    interval = ttest_rel(pretrained, random).confidence_interval(0.95)
+    assert compare(rows)[0].noise == pytest.approx(100 * (interval.high - interval.low) / 2)
 
 
 def test_rows_that_list_depths_are_compared_depth_by_depth():

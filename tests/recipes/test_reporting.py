@@ -1,3 +1,4 @@
+import json
 import shutil
 from pathlib import Path
 
@@ -55,3 +56,14 @@ def test_a_damaged_map_is_named(run_copy: Path, tmp_path: Path):
     (run_copy / "figures" / "embedding.npz").write_bytes(b"none")
     with pytest.raises(RunFolderError, match=r"embedding\.npz can't be read"):
         report(ReportConfig(runs=(run_copy,), out=tmp_path / "x.html"))
+
+
+def test_runs_whose_grey_is_made_differently_are_noted(small_run: Path, run_copy: Path, tmp_path: Path):
+    path = run_copy / "config.json"
+    settings = json.loads(path.read_text())
+    settings["settings"]["grey"] = "mean"
+    path.write_text(json.dumps(settings))
+    noted, written = report(ReportConfig(runs=(small_run, run_copy), out=tmp_path / "x.html")).lines
+    assert noted.startswith("Note: ")
+    assert "mean: copy" in noted
+    assert written.startswith("Report: ")
