@@ -4,16 +4,20 @@ Three loops over the same U-Net and palette task, interleaved, median images per
 
 * ours: the loop that `pretint pretrain` runs, with gather, augmentation, labels, finite check and log;
 * bare: forward, backward and AdamW on one fixed batch, same network, precision and memory layout;
-* plain: the same as bare in float32 and NCHW, as most people write it.
+* plain: the same as bare in float32 and NCHW, as most people write it, in a process of its own, whose memory is managed as
+  that of any other program (`pretint.runtime.device` tells the C library to keep freed memory, for the whole process).
 
     python benchmarks/throughput.py --width 32 --rounds 5
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from statistics import median
 
 import torch
@@ -108,13 +112,41 @@ def fixed_batch(options: Options, compute: Compute) -> Callable[[], float]:
     return run
 
 
+def _serve_plain(options: Options, device: torch.device, requests: Connection) -> None:
+    """A round of the plain loop for each request, until one is False."""
+    run = fixed_batch(options, Compute(device, bf16=False, channels_last=False))
+    while requests.recv():
+        requests.send(run())
+
+
+@contextmanager
+def plain(options: Options, device: torch.device) -> Iterator[Callable[[], float]]:
+    """The plain loop in a process of its own; each call is a round."""
+    context = multiprocessing.get_context("spawn")
+    requests, served = context.Pipe()
+    process = context.Process(target=_serve_plain, args=(options, device, served))
+    process.start()
+
+    def run() -> float:
+        requests.send(True)
+        return requests.recv()
+
+    try:
+        yield run
+    finally:
+        requests.send(False)
+        process.join()
+
+
 def main(options: Options) -> None:
     best = Compute.choose()
-    plain = Compute(best.device, bf16=False, channels_last=False)
-    loops = {
-        f"bare ({best.precision}, channels_last)": fixed_batch(options, best),
-        "plain (fp32, NCHW)": fixed_batch(options, plain),
-    }
+    with plain(options, best.device) as run_plain:
+        compare(options, best, run_plain)
+
+
+def compare(options: Options, best: Compute, run_plain: Callable[[], float]) -> None:
+    """Interleaves the loops and prints their rates."""
+    loops = {f"bare ({best.precision}, channels_last)": fixed_batch(options, best), "plain (fp32, NCHW)": run_plain}
     rates: dict[str, list[float]] = {name: [] for name in loops}
 
     def run_others(_epoch: int) -> None:
