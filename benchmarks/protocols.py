@@ -22,6 +22,7 @@ from pretint.evaluation import Comparison, compare
 from pretint.evaluation.tables import encoder_name, percent_text, points_text
 from pretint.evaluation.transfer import own_rows
 from pretint.recipes import TransferConfig, transfer
+from pretint.recipes.transferring import PROBES, SHARES
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Options:
         data: labelled data with a train and a test split.
         seeds: how many, of labelled subsets, held-out images, few-shot draws and random weights.
         grid: cells a side that stages are pooled to, besides their global averages.
-        finetune: shares of the labels to fine-tune with; none by default.
+        finetune: shares of the labels to fine-tune with; none by default, since it takes long.
         supervised: train the same network with all labels too.
     """
 
@@ -53,8 +54,10 @@ def judged(options: Options) -> list[dict[str, Any]]:
             data=options.data,
             seeds=options.seeds,
             grid=options.grid,
-            finetune=options.finetune,
+            protocols=(*PROBES, *(["finetune"] if options.finetune else [])),
+            finetune=options.finetune or SHARES,
             supervised=options.supervised,
+            ceiling=options.supervised,
         )
     )
     rows, controls = [], {}

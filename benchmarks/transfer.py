@@ -19,6 +19,7 @@ from typing import Any
 import tyro
 from machine import describe
 
+from pretint.downstream import HYPERCOLUMN
 from pretint.evaluation.tables import percent_text
 from pretint.recipes import PRESETS, PretrainConfig, ProbeConfig, pretrain, probe
 from pretint.runtime.results import read_results
@@ -74,7 +75,7 @@ class Options:
     @property
     def hypercolumn(self) -> str:
         """The layer of all stages, pooled to the grid."""
-        return f"all/{self.grid}x{self.grid}"
+        return f"{HYPERCOLUMN}/{self.grid}x{self.grid}"
 
 
 def make_run(name: str, seed: int, options: Options) -> Path:
@@ -111,7 +112,9 @@ def print_table(runs: dict[str, list[Path]], options: Options) -> None:
             cells = [f"{name}, {part} half" if part else name, sees]
             cells += [f"{fmean(len(m) for m in metrics):.0f}"]
             cells += [f"{fmean(sum(row['seconds'] for row in m) for m in metrics) / 60:.1f} min"]
-            cells += [_spread([_layer(row, which) for row in rows]) for which in ("stage", "all", options.hypercolumn)]
+            cells += [
+                _spread([_layer(row, which) for row in rows]) for which in ("stage", HYPERCOLUMN, options.hypercolumn)
+            ]
             print(f"| {' | '.join([*cells, _spread([row['top1'] for row in rows])])} |")
 
 

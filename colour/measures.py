@@ -12,7 +12,7 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 
 from ..runtime.errors import ArgumentError
-from .spaces import Picture, _to_float32
+from .spaces import Picture, to_float32
 
 _POW25_7 = float(25**7)
 
@@ -34,7 +34,7 @@ def colourfulness(rgb: Picture) -> Float32[Tensor, " b"]:
     >>> colourfulness(torch.full((1, 3, 4, 4), 90, dtype=torch.uint8)).item()
     0.0
     """
-    red, green, blue = (_to_float32(rgb) * 255).flatten(2).unbind(1)
+    red, green, blue = (to_float32(rgb) * 255).flatten(2).unbind(1)
     red_green = red - green
     yellow_blue = (red + green).div_(2).sub_(blue)
     variance_rg, mean_rg = torch.var_mean(red_green, dim=1, correction=0)

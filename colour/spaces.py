@@ -94,7 +94,7 @@ def to_uint8(rgb: Float[Tensor, "b c h w"]) -> UInt8[Tensor, "b c h w"]:
     return (rgb.to(torch.float32) * 255).round_().clamp_(0, 255).to(torch.uint8)
 
 
-def _to_float32(rgb: Tensor) -> Tensor:
+def to_float32(rgb: Tensor) -> Tensor:
     """A picture as float32 in 0…1; a float32 one comes back as it is, not as a copy."""
     _check_picture("rgb", rgb)
     return to_float(rgb) if rgb.dtype == torch.uint8 else rgb.to(torch.float32)
@@ -185,7 +185,7 @@ def rgb_to_ycbcr(rgb: Picture) -> Float32[Tensor, "b 3 h w"]:
     >>> [round(value, 3) for value in rgb_to_ycbcr(red).flatten().tolist()]
     [0.299, -0.169, 0.5]
     """
-    red, green, blue = _to_float32(rgb).unbind(1)
+    red, green, blue = to_float32(rgb).unbind(1)
     # From the differences to green, and not as B - Y: a grey pixel then has a chroma of exactly zero.
     red_green, blue_green = red - green, blue - green
     y = green + red_green * 0.299 + blue_green * 0.114

@@ -9,7 +9,7 @@ from jaxtyping import Float, Float32, Float64, Int, Shaped, UInt8
 from torch import Tensor
 
 from ..runtime.errors import ArgumentError, UnknownNameError
-from .spaces import Picture, _to_float32, rgb_to_lab, rgb_to_ycbcr
+from .spaces import Picture, rgb_to_lab, rgb_to_ycbcr, to_float32
 
 PALETTE_SPACES = ("rgb", "lab", "ab", "cbcr")
 
@@ -42,7 +42,7 @@ def to_palette_space(rgb: Picture, space: str) -> Float32[Tensor, "b c h w"]:
     """
     check_space(space)
     if space == "rgb":
-        return _to_float32(rgb)
+        return to_float32(rgb)
     if space == "cbcr":
         return rgb_to_ycbcr(rgb)[:, 1:]
     lab = rgb_to_lab(rgb)

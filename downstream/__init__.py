@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Any
 from .features import Features, extract_features
 from .fewshot import FewShotResult, few_shot
 from .finetune import FineTuneResult, fine_tune
-from .health import FeatureHealth, feature_health
+from .health import FeatureHealth, alignment, feature_health
 from .linear import SOLVERS, linear_probe
 from .neighbours import KS, NeighboursResult, knn
-from .protocol import ProbeResult
+from .protocol import HYPERCOLUMN, ProbeResult
 from .ridge import ridge_probe
 
 if TYPE_CHECKING:
     from .transformer import PretintFeatures
 
 __all__ = [
+    "HYPERCOLUMN",
     "KS",
     "SOLVERS",
     "FeatureHealth",
@@ -26,6 +27,7 @@ __all__ = [
     "NeighboursResult",
     "PretintFeatures",
     "ProbeResult",
+    "alignment",
     "extract_features",
     "feature_health",
     "few_shot",

@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .._version import __version__
 from ..data import ImageSource
 from ..runtime.device import Compute
 from ..runtime.errors import ArgumentError, DataError, NotFiniteError, RunFolderError, UnknownNameError
@@ -216,6 +217,7 @@ def _key(encoder: nn.Module, source: ImageSource, compute: Compute, pooling: _Po
     seen = encoder.preprocess(picture)  # pyright: ignore[reportCallIssue]
     parts = {
         "format": _CACHE_FORMAT,
+        "version": __version__,
         "weights": tensors_checksum(weights),
         "architecture": architecture,
         "preprocessing": tensors_checksum({"input": seen}),

@@ -15,12 +15,13 @@ from jaxtyping import Float, Float32, Int64
 from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
 
-from ..data import Batch, Batches, ImageSource, class_balanced_subset, hold_out
+from ..data import Batch, Batches, ImageSource, class_balanced_subset
 from ..runtime.device import Compute
 from ..runtime.errors import ArgumentError, DataError
 from ..runtime.loop import LoopSettings, Loss, Training
 from ..runtime.runlog import RunLog
 from .linear import linear_classifier
+from .protocol import held_out
 from .scores import confusion_counts, top_k_accuracy
 
 _BATCHES_AT_LEAST = 16
@@ -98,7 +99,8 @@ def fine_tune(
             that its first, large errors do not tear up the features (Kumar et al. 2022, "Fine-tuning can distort pretrained
             features and underperform out-of-distribution", section 3); fresh by default.
         augment: none, flip or flip-crop.
-        holdout: share of the labelled images that chooses the epoch.
+        holdout: share of the labelled images of each class that chooses the epoch; of all labels those that the probes hold out,
+            for the same seed.
         patience: stop after so many epochs without a better held-out loss.
         seed: of subset, classifier and order.
         compute: device and precision; chosen if left out.
@@ -107,17 +109,15 @@ def fine_tune(
     Raises:
         ArgumentError: labels or layer_decay out of range; `probe_first` with a network whose classifier is not one linear layer,
             or with a class of which no image can be held out.
-        DataError: a source has no labels, only one class, or too few images are left.
+        DataError: a source has no labels, only one class, or test classes that training lacks, or a class has fewer than two
+            labelled images.
     """
     compute = compute or Compute.choose()
     ids, classes = _labelled_ids(train, test, labels, layer_decay, seed)
     start = time.perf_counter()
-    kept, held = hold_out(train.subset(ids), holdout, seed)
-    if len(kept) < classes or len(held) == 0:
-        raise DataError(
-            f"labels: {len(ids)} labelled images are too few to train and choose on; {classes} classes need more than "
-            f"{classes}, so use a larger share."
-        )
+    assert train.labels is not None
+    apart = held_out(train.labels.cpu()[ids], holdout, seed)
+    kept, held = (~apart).nonzero().flatten(), apart.nonzero().flatten()
     torch.manual_seed(seed)
     model = copy.deepcopy(encoder)
     model.reset_classifier(classes)  # type: ignore[operator]
@@ -185,8 +185,18 @@ def _labelled_ids(
         raise DataError("Fine-tuning needs labels in the train and the test split; give a data set with class folders.")
     if len(train.labels.unique()) < 2:
         raise DataError("Fine-tuning needs training images of two or more classes, and these are of one.")
+    if unseen := sorted(set(test.labels.unique().tolist()) - set(train.labels.unique().tolist())):
+        raise DataError(
+            f"Classes {unseen} of the test images occur in no training image; use the same classes in both."
+        )
     ids = class_balanced_subset(train.labels, labels, seed)
-    return ids, int(max(train.labels.max(), test.labels.max())) + 1
+    counts = train.labels.cpu()[ids].unique(return_counts=True)[1]
+    if int(counts.min()) < 2:
+        raise DataError(
+            f"labels: {len(ids)} labelled images of {len(counts)} classes; each class needs 2, one to train and one to choose "
+            f"on, so {2 * len(counts)} or more in all: use a larger share, or more images."
+        )
+    return ids, int(train.labels.max()) + 1
 
 
 def _classification_loss(logits: Float[Tensor, "b c"], labels: Int64[Tensor, " b"] | None) -> Loss:

@@ -50,8 +50,8 @@ def linear_probe(
 
     Args:
         train_features, test_features: float (n, d) and (m, d), any scale; or dicts of layers. With two layers or more of one
-            pooling, their concatenation is probed too: `"all"`, and `"all/2x2"` of the layers whose names end in /2x2, as long
-            as that has at most 9000 columns. Layers are standardised by their training images.
+            pooling, their concatenation is probed too: `"hypercolumn"`, and `"hypercolumn/2x2"` of the layers whose names end in
+            /2x2, as long as that has at most 9000 columns. Layers are standardised by their training images.
         train_labels, test_labels: integers from 0, (n,) and (m,), tensor or array.
         solver: `sgd`, all heads at once in batches; or `lbfgs`, the optimum of one weight decay after another on all images at
             once, which no learning rate, number of epochs or batch size changes. They agree within half a point.

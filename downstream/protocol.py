@@ -17,6 +17,8 @@ from .features import MOST_NUMBERS, is_finite
 from .scores import confusion_counts, top_k_accuracy
 
 Layers = dict[str, tuple[Tensor, ...]]
+# All layers of one pooling side by side (Hariharan et al. 2015; Larsson et al. 2016).
+HYPERCOLUMN = "hypercolumn"
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class ProbeResult:
 
     Attributes:
         top1, top5: of the layer that was best on the held-out training images; top5 is None with fewer than 6 classes.
-        layer: its name (`"all"` is the concatenation of all).
+        layer: its name (:data:`HYPERCOLUMN` is the concatenation of all).
         chosen: the settings chosen for it on the held-out images: `learning_rate` and `weight_decay` of the linear probe,
             `alpha` of the ridge probe, `k` of kNN.
         per_layer: for each layer `validation_top1` (of the held-out images), `test_top1` and what was chosen for it.
@@ -107,8 +109,8 @@ def _checked_labels(name: str, given: Tensor | np.ndarray, layers: Layers) -> In
 def paired_layers(
     train: Tensor | Mapping[str, Tensor], test: Tensor | Mapping[str, Tensor], *, join: bool = True
 ) -> tuple[Layers, Layers]:
-    """Layer name -> float32 column blocks of two splits; with `join`, "all" lists the blocks of every layer instead of
-    copying them, and "all/2x2" those of every layer whose name ends in /2x2.
+    """Layer name -> float32 column blocks of two splits; with `join`, "hypercolumn" lists the blocks of every layer
+    instead of copying them, and "hypercolumn/2x2" those of every layer whose name ends in /2x2.
 
     A bare tensor is the one layer "features". Raises ArgumentError when a layer is no float (n, d) with n, d > 0 or the
     splits differ in layers or widths, NotFiniteError when a layer holds NaN or infinity.
@@ -116,8 +118,8 @@ def paired_layers(
     both: list[Layers] = []
     for name, given in (("train_features", train), ("test_features", test)):
         features = dict(given) if isinstance(given, Mapping) else {"features": given}
-        if not features or any(layer.partition("/")[0] == "all" for layer in features):
-            raise ArgumentError(f"{name}: got layers {list(features)}; give one or more, none of them called 'all'.")
+        if not features or any(layer.partition("/")[0] == HYPERCOLUMN for layer in features):
+            raise ArgumentError(f"{name}: got layers {list(features)}; give one or more, none called {HYPERCOLUMN!r}.")
         for layer, x in features.items():
             features[layer] = checked_features(x, layer, name)
         layers: Layers = {layer: (x,) for layer, x in features.items()}
@@ -144,11 +146,11 @@ def _joined(features: Mapping[str, Tensor]) -> Layers:
     poolings: dict[str, list[Tensor]] = {}
     for layer, x in features.items():
         _, slash, pooling = layer.partition("/")
-        poolings.setdefault(f"all{slash}{pooling}", []).append(x)
+        poolings.setdefault(f"{HYPERCOLUMN}{slash}{pooling}", []).append(x)
     return {
         name: tuple(blocks)
         for name, blocks in poolings.items()
-        if len(blocks) > 1 and (name == "all" or sum(x.shape[1] for x in blocks) <= MOST_NUMBERS)
+        if len(blocks) > 1 and (name == HYPERCOLUMN or sum(x.shape[1] for x in blocks) <= MOST_NUMBERS)
     }
 
 

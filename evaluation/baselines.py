@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Float32, Float64, UInt8
 from torch import Tensor
 
-from ..colour import Palette, ab_bins, lab_to_rgb, luma
+from ..colour import Palette, ab_bins, grey_levels, lab_to_rgb, luma, rgb_to_lab
 
 Picture: TypeAlias = UInt8[Tensor, "b 3 h w"] | Float[Tensor, "b 3 h w"]
 # (log P(label), rank of the label)
@@ -30,6 +30,19 @@ def grey_picture(rgb: Picture, formula: str = "rec601") -> Float[Tensor, "b 3 h 
 def prior_chroma(bin_prior: Float64[Tensor, " q"]) -> Float32[Tensor, " 2"]:
     """The mean chroma (a*, b*) of pixels whose ab bins are so frequent: the best constant guess, by squared error."""
     return (bin_prior @ ab_bins().to(torch.float64)).to(torch.float32)
+
+
+def prior_picture(rgb: Picture, chroma: Float[Tensor, " 2"], formula: str = "rec601") -> Float[Tensor, "b 3 h w"]:
+    """The picture with the same chroma (a*, b*) everywhere and the lightness of its grey: RGB, clipped to 0…1."""
+    lightness = rgb_to_lab(grey_picture(rgb, formula))[:, :1]
+    return lab_to_rgb(torch.cat((lightness, chroma.view(1, 2, 1, 1).expand(len(rgb), 2, *rgb.shape[-2:])), dim=1))
+
+
+def grey_lookup_picture(rgb: UInt8[Tensor, "b 3 h w"], palette: Palette) -> Float32[Tensor, "b 3 h w"]:
+    """Every pixel in the palette's colour that was most frequent at its grey level in training, RGB in 0…1."""
+    best = palette.grey_lookup.argmax(1).to(rgb.device)  # (256,)
+    labels = best[grey_levels(rgb, palette.grey).long()]  # (b, h, w)
+    return palette.decode(palette.centres.to(rgb.device)[labels].movedim(-1, 1), luma(rgb, palette.grey))
 
 
 def label_tables(palette: Palette, device: torch.device) -> tuple[LabelTable, LabelTable]:

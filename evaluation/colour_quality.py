@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torchmetrics.functional.image import peak_signal_noise_ratio, structural_si
 from ..colour import Palette, ab_bins, colourfulness, delta_e2000, nearest_bin, rgb_to_lab, to_float
 from ..runtime.errors import ArgumentError
 from .auc import areas, cell_count, error_cells
-from .baselines import Picture, grey_picture, prior_chroma
+from .baselines import Picture, grey_lookup_picture, grey_picture, prior_chroma, prior_picture
 from .label_quality import LabelQuality, no_labels
 from .sums import Sums
 
@@ -23,7 +24,9 @@ from .sums import Sums
 _ROUNDING_ERROR = (1 / 255) ** 2 / 12
 MOST_PSNR = -10 * math.log10(_ROUNDING_ERROR)
 _SSIM_SMALLEST = 6  # its window reflects five pixels at the edge
-_CHROMA_METRICS = ("ab_rmse", "auc", "auc_rebalanced")
+_PICTURE_METRICS = ("ab_rmse", "auc", "auc_rebalanced", "delta_e2000", "delta_m3", "psnr", "ssim")
+_BASELINES = ("grey_", "prior_", "grey_lookup_")
+_BY_CLASS = ("", "grey_")
 
 
 class ColourQuality:
@@ -100,22 +103,30 @@ class ColourQuality:
         bins = nearest_bin(true_lab[:, 1:])
         self._sums.add("colourfulness_true", true_colourfulness)
         self._sums.add("colourfulness", colourfulness(painted))
-        for prefix, picture in (("", painted), ("grey_", grey_picture(true, grey))):
+        for prefix, picture in (("", painted), *self._baselines(true, grey)):
             delta_m3 = (colourfulness(picture) - true_colourfulness).abs()
             self._sums.add(f"{prefix}delta_m3", delta_m3)
             lab = rgb_to_lab(picture)
-            self._add_chroma(prefix, lab[:, 1:], true_lab[:, 1:], bins)
+            # of the prior its chroma counts as it is, without the clipping of a picture
+            ab = self._constant_chroma(true.device) if prefix == "prior_" else lab[:, 1:]
+            self._add_chroma(prefix, ab, true_lab[:, 1:], bins)
             self._sums.add(f"{prefix}delta_e2000", delta_e2000(lab, true_lab))
             self._add_similarity(prefix, picture, true)
-            if classes is not None:
+            if classes is not None and prefix in _BY_CLASS:
                 self._add_classes(prefix, delta_m3, classes)
-        if self.bin_prior is not None:
-            self._add_chroma("prior_", self._constant_chroma(true.device), true_lab[:, 1:], bins)
         if logits is not None:
             assert self._labels is not None
             self._labels.update(logits, true)
         height, width = (true if logits is None else logits).shape[-2:]
         self._resolution = (height, width)
+
+    def _baselines(self, true: UInt8[Tensor, "b 3 h w"], grey: str) -> Iterator[tuple[str, Picture]]:
+        """What can be painted without a network, by the prefix of its metrics."""
+        yield "grey_", grey_picture(true, grey)
+        if self.bin_prior is not None:
+            yield "prior_", prior_picture(true, self._constant_chroma(true.device).flatten(), grey)
+        if self.palette is not None:
+            yield "grey_lookup_", grey_lookup_picture(true, self.palette)
 
     def merge(self, other: ColourQuality) -> None:
         """Add what another accumulator counted (another process, another part of the data)."""
@@ -143,14 +154,17 @@ class ColourQuality:
 
         Of the chroma: ab_rmse = √mean |âb - ab|² over pixels (Lab units), auc and auc_rebalanced in per cent
         (:mod:`evaluation.auc`; auc_prior says whether the frequencies of the ab bins are those of the "training" or of
-        the "judged" pictures); with the prefix `grey_` of the all-grey picture, with `prior_` of the training pixels'
-        mean chroma everywhere (None without a `bin_prior`).
+        the "judged" pictures).
 
         Of the pictures: delta_e2000 = mean ΔE2000 over pixels, colourfulness and colourfulness_true = mean
         Hasler–Süsstrunk M3, delta_m3 = mean |M3(painted) - M3(true)|, delta_m3_per_class (a list, None for a class
-        that does not occur), psnr (dB, at most `MOST_PSNR` a picture) and ssim, both per picture and averaged; with
-        the prefix `grey_` of the all-grey picture. Also images (how many were counted) and resolution (height x width of the
-        labels).
+        that does not occur), psnr (dB, at most `MOST_PSNR` a picture) and ssim, both per picture and averaged.
+
+        Metrics of chroma and pictures also with the prefix `grey_` of the all-grey picture; with `prior_` of the training
+        pixels' mean chroma everywhere (None without a `bin_prior`; its ab metrics before the clipping of a picture); with
+        `grey_lookup_` of the picture in which each pixel has the palette's colour that its grey level had most often
+        (None without a palette). Per class of the all-grey picture only. Also images (how many were counted) and
+        resolution (height x width of the labels).
 
         Raises ArgumentError when nothing was counted, NotFiniteError when a picture or the logits held a value that
         is not finite.
@@ -163,14 +177,14 @@ class ColourQuality:
         height, width = self._resolution
         results: dict[str, Any] = {"images": self._images, "resolution": f"{height}x{width}"}
         results |= no_labels() if self._labels is None else self._labels.compute()
-        for prefix in ("", "grey_"):
-            results |= self._chroma_results(prefix, totals) | self._picture_results(prefix, totals)
-        known = self.bin_prior is not None
-        results |= self._chroma_results("prior_", totals) if known else {f"prior_{m}": None for m in _CHROMA_METRICS}
-        results["auc_prior"] = "training" if known else "judged"
+        for prefix in ("", *_BASELINES):
+            results |= {f"{prefix}{metric}": None for metric in _PICTURE_METRICS}
+            if f"{prefix}delta_e2000" in totals:
+                results |= self._chroma_results(prefix, totals) | self._picture_results(prefix, totals)
+        results["auc_prior"] = "judged" if self.bin_prior is None else "training"
         for name in ("colourfulness", "colourfulness_true"):
             results[name] = float(totals[name]) / self._images
-        for prefix in ("", "grey_"):
+        for prefix in _BY_CLASS:
             results[f"{prefix}delta_m3_per_class"] = _class_means(prefix, totals) if self._classified else None
         return results
 

@@ -61,7 +61,7 @@ def contact_sheet(
     _check_sheet(arrays, names, scale, columns)
     count, _, height, width = arrays[0].shape
     across = min(columns or count, count)
-    font = _font(max(11, min(18, height * scale // 5)))
+    font = label_font(max(11, min(18, height * scale // 5)))
     margin = max(_text_size(font, name)[0] for name in names)
     left = gutter + (margin + 2 * gutter if margin else 0)
     cell_h, cell_w = max(height * scale, _text_size(font, "Äg")[1]) + gutter, width * scale + gutter
@@ -92,7 +92,7 @@ def _check_sheet(arrays: Sequence[np.ndarray], names: Sequence[str], scale: int,
         raise ArgumentError(f"scale and columns: got {scale} and {columns}; both are positive whole numbers.")
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def label_font(size: int) -> ImageFont.FreeTypeFont:
     # matplotlib ships this file, so that names with accents, Greek or Cyrillic letters are drawn the same on every
     # machine
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size)

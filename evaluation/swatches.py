@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..runtime.errors import ArgumentError
-from .sheet import _font
+from .sheet import label_font
 
 _FULL = np.array((0x1B, 0x5E, 0xA8))  # the cell of a colour that is always painted so
 _TITLES = ("painted →", "← true")
@@ -53,8 +53,8 @@ def palette_confusion(
     _check(matrix, swatches, cell)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     size, gap = len(matrix), max(3, cell // 6)
-    font = _font(round(cell * _FONT_SHARE))
-    title_font = _font(max(12, round(cell * _FONT_SHARE)))
+    font = label_font(round(cell * _FONT_SHARE))
+    title_font = label_font(max(12, round(cell * _FONT_SHARE)))
     title = round(title_font.size * 1.4)
     start = gap + title + cell + gap  # where the cells begin, at the top and at the left
     # a few small colours are narrower than the words beside them

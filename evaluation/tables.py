@@ -41,22 +41,23 @@ class ColourMetric:
 
 
 _LABEL_BASELINES = ("prior", "grey_lookup")
+_PICTURE_BASELINES = ("prior", "grey_lookup", "grey")
 COLOUR_METRICS = (
     ColourMetric("cross_entropy_nats", "nats per pixel", "lower", 3, baselines=_LABEL_BASELINES),
     ColourMetric("bits_per_pixel", "bits per pixel", "lower", 3, baselines=_LABEL_BASELINES),
     ColourMetric("top1", "top-1", "higher", 1, percent=True, baselines=_LABEL_BASELINES),
     ColourMetric("top5", "top-5", "higher", 1, percent=True, baselines=_LABEL_BASELINES),
     ColourMetric("class_balanced_top1", "balanced top-1", "higher", 1, percent=True, baselines=_LABEL_BASELINES),
-    ColourMetric("ab_rmse", "ab-RMSE", "lower", 2, baselines=("prior", "grey")),
-    ColourMetric("auc", "AuC, %", "higher", 1, baselines=("prior", "grey")),
-    ColourMetric("auc_rebalanced", "AuC rebalanced, %", "higher", 1, baselines=("prior", "grey")),
-    ColourMetric("delta_e2000", "ΔE2000", "lower", 2, baselines=("grey",)),
+    ColourMetric("ab_rmse", "ab-RMSE", "lower", 2, baselines=_PICTURE_BASELINES),
+    ColourMetric("auc", "AuC, %", "higher", 1, baselines=_PICTURE_BASELINES),
+    ColourMetric("auc_rebalanced", "AuC rebalanced, %", "higher", 1, baselines=_PICTURE_BASELINES),
+    ColourMetric("delta_e2000", "ΔE2000", "lower", 2, baselines=_PICTURE_BASELINES),
     ColourMetric("colourfulness", "colourfulness", "", 1, baselines=("true", "grey")),
-    ColourMetric("delta_m3", "ΔM3", "lower", 1, baselines=("grey",)),
+    ColourMetric("delta_m3", "ΔM3", "lower", 1, baselines=_PICTURE_BASELINES),
     ColourMetric("recolour_top1_painted", "class found", "higher", 1, percent=True, baselines=("grey", "true")),
     ColourMetric("recolour_score", "recolour score", "higher", 3, baselines=("grey", "true")),
-    ColourMetric("psnr", "PSNR, dB", "higher", 2, baselines=("grey",)),
-    ColourMetric("ssim", "SSIM", "higher", 3, baselines=("grey",)),
+    ColourMetric("psnr", "PSNR, dB", "higher", 2, baselines=_PICTURE_BASELINES),
+    ColourMetric("ssim", "SSIM", "higher", 3, baselines=_PICTURE_BASELINES),
 )
 # A hundred classes would push everything else off the screen; results.json has them all.
 MOST_CLASSES = 10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +20,7 @@ INPUTS = ("grey", "chroma", "luma and chroma", "rgb")
 # Below this many points a difference is called unclear when neither seeds nor the size of the test set tell its noise.
 UNCLEAR_POINTS = 1.0
 # Protocols that change the whole network; with random weights they are training from scratch.
-_TUNING = ("finetune", "probe-finetune")
+TUNING = ("finetune", "probe-finetune")
 
 Row = Mapping[str, Any]
 
@@ -53,6 +54,8 @@ def transfer_row(
     seconds: float | int | None = None,
     sees: str = "grey",
     leaks: str | None = None,
+    fingerprint: Sequence[str] | None = None,
+    settings: Mapping[str, Any] | None = None,
     **extra: Any,
 ) -> dict[str, Any]:
     """One entry of `results.json`, list `"transfer"`.
@@ -61,10 +64,11 @@ def transfer_row(
     there are fewer than six classes. `labels` is the share of the training labels in (0, 1]; for `fewshot` it is the
     number of images a class. `layer` names the depth a probe chose (None for fine-tuning), `seconds` is what the
     protocol took, `sees` one of `INPUTS`: what the encoder's input is made of, `leaks` says whose labels helped a
-    pretext that should need none. `extra` is kept as it is (JSON-able); the report page reads from it `confusion` (c
-    lists of c counts, rows = true classes), `class_names` (c strings), `per_layer` ({layer: {"test_top1": fraction}} or
-    {layer: fraction}) and `command`; tables read `ece` (expected calibration error, 0…1) and `run`, the name of the run
-    where several stand in one table.
+    pretext that should need none. `fingerprint` are those of the judged images (train, test) and `settings` what the
+    protocol was told, such as the grid or the epochs: results with others are no controls of each other. `extra` is
+    kept as it is (JSON-able); the report page reads from it `confusion` (c lists of c counts, rows = true classes),
+    `class_names` (c strings), `per_layer` ({layer: {"test_top1": fraction}} or {layer: fraction}) and `command`; tables
+    read `ece` (expected calibration error, 0…1) and `run`, the name of the run where several stand in one table.
 
     Raises UnknownNameError for a protocol or init that is not listed, ArgumentError for a number out of range.
 
@@ -97,6 +101,8 @@ def transfer_row(
         "seconds": None if seconds is None else float(seconds),
         "sees": sees,
         "leaks": leaks,
+        "fingerprint": None if fingerprint is None else list(fingerprint),
+        "settings": None if settings is None else dict(settings),
     }
     return {**row, **extra}
 
@@ -119,7 +125,7 @@ def init_name(
     >>> init_name("supervised-grey", "linear"), init_name("pretrained", "linear", leaks="labels of timm/resnet18")
     ('supervised, grey input', 'pretrained, leaks labels of timm/resnet18')
     """
-    name = "from scratch" if init == "random" and protocol in _TUNING else _INIT_NAMES.get(init, init)
+    name = "from scratch" if init == "random" and protocol in TUNING else _INIT_NAMES.get(init, init)
     learns_from_labels = name in ("from scratch", "supervised")
     if init == "supervised-rgb" and sees == "grey":
         sees = "rgb"
@@ -259,10 +265,21 @@ def _lines(rows: Sequence[Row]) -> list[list[Row]]:
     Seeds of one probe may choose different depths and still belong together; a seed that occurs at several depths means
     that the rows list the depths, and then each depth is a line.
     """
-    groups: dict[tuple, list[Row]] = {}
+    groups: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
-        names = ("data", "protocol", "labels", "init", "pretrained_on", "sees", "leaks", "run")
-        key = tuple(row.get(name) for name in names)
+        names = (
+            "data",
+            "fingerprint",
+            "protocol",
+            "settings",
+            "labels",
+            "init",
+            "pretrained_on",
+            "sees",
+            "leaks",
+            "run",
+        )
+        key = tuple(json.dumps(row.get(name), sort_keys=True) for name in names)
         groups.setdefault(key, []).append(row)
     lines = []
     for members in groups.values():
@@ -296,9 +313,9 @@ def _order(row: Row) -> tuple:
 def _control(row: Row, rows: Sequence[Row]) -> Row | None:
     if row["init"] == "random":
         return None
-    wanted = {key: row.get(key) for key in ("data", "protocol", "labels", "seed", "sees")}
+    wanted = {key: row.get(key) for key in ("data", "protocol", "labels", "seed", "sees", "fingerprint", "settings")}
     controls: list[dict[str, str | None]] = [{"init": "random"}]
-    if row["init"] == "pretrained" and row["protocol"] in _TUNING:
+    if row["init"] == "pretrained" and row["protocol"] in TUNING:
         controls.append({"init": "supervised-grey", "pretrained_on": None})
     for control in controls:
         found = [r for r in rows if all(r.get(key) == value for key, value in (wanted | control).items())]

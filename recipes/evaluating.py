@@ -10,14 +10,14 @@ from typing import Any
 from tyro.conf import Positional
 
 from ..data import ImageSource, available_splits, cache_root
-from ..evaluation import class_table, colour_table, side_by_side
+from ..evaluation import class_table, colour_table, no_recolour, side_by_side
 from ..runtime.device import Compute
 from ..runtime.errors import ArgumentError, DataError
-from ..runtime.results import add_results
+from ..runtime.results import IDENTITY, add_results, read_results
 from .colour_results import measure_colour, read_bin_prior, save_pictures, spread_ids
 from .extremes import save_extremes
 from .opening import Run, open_run
-from .options import DataOptions, MachineOptions, Outcome
+from .options import DataOptions, MachineOptions, Outcome, command_line
 from .painting import PaintingOptions, paint_as_asked
 from .recolouring import colour_classifier
 from .training_data import data_name, held_out_ids, of_classes, open_split, open_training_source, reopen_judged_source
@@ -134,6 +134,7 @@ def evaluate(config: EvaluateConfig) -> Outcome:
     # before anything is measured, so that a mistyped name costs no time
     named = [data for data in (config.data, *config.also) if data is not None]
     splits = {data: available_splits(data, config.root) for data in named}
+    command = command_line("evaluate", config, EvaluateConfig(run=config.run), always=("run",))
     entries: list[dict[str, Any]] = []
     results: dict[str, Any] = {}
     for data in (config.data, *config.also):
@@ -142,7 +143,8 @@ def evaluate(config: EvaluateConfig) -> Outcome:
             if data is None
             else _other_images(data, splits[data], run, config, compute)
         )
-        entry = _measure(run, judged, config, compute, [(known["data"], known["split"]) for known in entries])
+        known = [(entry["data"], entry["split"]) for entry in entries]
+        entry = _measure(run, judged, config, compute, known, command)
         entries.append(entry)
         results = add_results(run.folder.path, "colour", [entry])
     tables = [colour_table(entries[0]) if len(entries) == 1 else side_by_side(entries)]
@@ -150,8 +152,17 @@ def evaluate(config: EvaluateConfig) -> Outcome:
     return Outcome({"run": str(config.run), **results}, [*tables, *(table for table in by_class if table is not None)])
 
 
+def _recoloured_before(run: Run, entry: dict[str, Any]) -> dict[str, Any]:
+    """What a classifier found earlier of the very same painting; nothing where there is no such entry."""
+    same = (*IDENTITY["colour"], "delta_e2000")
+    for known in read_results(run.folder.path)["colour"]:
+        if all(known.get(key) == entry.get(key) for key in same):
+            return {key: known.get(key) for key in no_recolour()}
+    return {}
+
+
 def _measure(
-    run: Run, judged: _Judged, config: EvaluateConfig, compute: Compute, known: list[tuple[str, str]]
+    run: Run, judged: _Judged, config: EvaluateConfig, compute: Compute, known: list[tuple[str, str]], command: str
 ) -> dict[str, Any]:
     """The entry of one data set; its pictures are kept beside it."""
     source, split, name = judged.source, judged.split, data_name(judged.source, judged.classes)
@@ -165,6 +176,9 @@ def _measure(
         classify = colour_classifier(judged.train(), source, cache_root(config.root) / "recolour", compute)
     entry = measure_colour(run.painter, source, split, read_bin_prior(run.folder), classify)
     entry["data"] = name
+    entry["command"] = command
+    if classify is None:
+        entry |= _recoloured_before(run, entry)
     pictures = f"evaluate-{'-'.join((source.name, *(config.classes or ()), split))}{config.named()}"
     save_pictures(run.folder, pictures, source.gather(spread_ids(len(source))), run.painter)
     if judged.own and config.classes is None and not config.named():  # what the run's own end would have kept

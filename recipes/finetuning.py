@@ -9,8 +9,8 @@ from tyro.conf import Positional
 
 from ..evaluation import transfer_table
 from ..runtime.results import add_results
-from .options import Outcome
-from .transfer_data import open_judged
+from .options import Outcome, command_line
+from .transfer_data import check_enough_labels, open_judged
 from .tuning import TuningOptions, tuned_row
 
 
@@ -32,8 +32,11 @@ def finetune(config: FinetuneConfig) -> Outcome:
         PretintError: the run or the data can't be used, or the loss is not finite.
     """
     judged = open_judged(config.run, config)
+    assert judged.train.labels is not None
+    check_enough_labels(judged.train.labels, config.labels)
+    command = command_line("finetune", config, FinetuneConfig(run=config.run), always=("run",))
     rows = [
-        tuned_row(judged, encoder, judged.marks(init), config, config.labels, config.seed)
+        tuned_row(judged, encoder, judged.marks(init), config, config.labels, config.seed, command)
         for init, encoder in judged.encoders.items()
     ]
     results = add_results(judged.folder.path, "transfer", rows)

@@ -93,7 +93,9 @@ def command_line(verb: str, config: Any, usual: Any, always: Collection[str] = (
     'pretint pretrain --device cpu --json'
     """
     words = ["pretint", verb]
-    for setting in fields(config):
+    for setting in sorted(
+        fields(config), key=lambda setting: not _is_positional(setting)
+    ):  # options may take several words
         value = getattr(config, setting.name)
         if value != getattr(usual, setting.name) or setting.name in always:
             words += _typed(setting, value)
@@ -103,9 +105,15 @@ def command_line(verb: str, config: Any, usual: Any, always: Collection[str] = (
 def _typed(setting: Field[Any], value: Any) -> list[str]:
     """A setting as the command's parser reads it: switches alone, several values one after another, all else with its value."""
     option = setting.name.replace("_", "-")
+    if _is_positional(setting):
+        return list(map(str, value if isinstance(value, tuple) else (value,)))
     if isinstance(setting.default, bool):  # one whose default is None is no switch: it has three values
         return [f"--{option}" if value else f"--no-{option}"]
     return [f"--{option}", *map(str, value if isinstance(value, tuple) else (value,))]
+
+
+def _is_positional(setting: Field[Any]) -> bool:
+    return str(setting.type).startswith("Positional")
 
 
 def plain(config: Any) -> dict[str, Any]:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tyro.conf import Positional
 
-from ..data import cache_root, class_balanced_subset
-from ..downstream import SOLVERS, linear_probe
-from ..evaluation import transfer_row, transfer_table
+from ..data import cache_root
+from ..downstream import SOLVERS
+from ..evaluation import transfer_table
 from ..runtime.errors import UnknownNameError
 from ..runtime.results import add_results
 from ..runtime.runlog import note
-from .options import Outcome, positive
-from .protocols import features_of
+from .options import Outcome, command_line, positive
+from .protocols import features_of, probe_rows
 from .transfer_data import Judged, TransferOptions, check_enough_labels, open_judged
 
 
@@ -52,33 +51,25 @@ def probe(config: ProbeConfig) -> Outcome:
     judged = open_judged(config.run, config)
     assert judged.train.labels is not None
     check_enough_labels(judged.train.labels, config.labels)
-    rows = [_probe_one(judged, init, config) for init in judged.encoders]
+    command = command_line("probe", config, ProbeConfig(run=config.run), always=("run",))
+    rows = [_probe_one(judged, init, config, command) for init in judged.encoders]
     results = add_results(judged.folder.path, "transfer", rows)
     return Outcome({"run": str(config.run), **results}, [transfer_table(rows)])
 
 
-def _probe_one(judged: Judged, init: str, config: ProbeConfig) -> dict[str, Any]:
-    start = time.perf_counter()
+def _probe_one(judged: Judged, init: str, config: ProbeConfig, command: str) -> dict[str, Any]:
     cache = cache_root(config.root) / "features" if config.cache else None
     note(f"probe: features of {len(judged.train) + len(judged.test)} images, {init} weights")
-    train, test = features_of(judged, judged.encoders[init], config.grid, cache)
-    assert train.labels is not None
-    assert test.labels is not None
-    ids = class_balanced_subset(train.labels, config.labels, config.seed)
-    arrays = {layer: array[ids] for layer, array in train.arrays.items()} if config.labels < 1 else train.arrays
-    result = linear_probe(arrays, train.labels[ids], test.arrays, test.labels, solver=config.solver, seed=config.seed)
-    return transfer_row(
-        data=judged.train.name,
-        protocol="linear",
-        **judged.marks(init),
+    features = features_of(judged, judged.encoders[init], config.grid, cache)
+    (row,) = probe_rows(
+        judged,
+        features,
+        judged.marks(init),
+        ("linear",),
         labels=config.labels,
-        layer=result.layer,
+        grid=config.grid,
         seed=config.seed,
-        top1=result.top1,
-        top5=result.top5,
-        seconds=time.perf_counter() - start,
         solver=config.solver,
-        per_layer=result.per_layer,
-        confusion=result.confusion.tolist(),
-        class_names=list(judged.train.class_names or ()),
+        command=command,
     )
+    return row

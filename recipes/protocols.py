@@ -14,7 +14,9 @@ from ..data import ImageSource, TensorSource, augment, class_balanced_subset
 from ..downstream import (
     KS,
     Features,
+    NeighboursResult,
     ProbeResult,
+    alignment,
     extract_features,
     feature_health,
     few_shot,
@@ -48,8 +50,11 @@ def probe_rows(
     protocols: Sequence[str],
     *,
     labels: float,
-    shots: Sequence[int],
+    grid: int,
     seed: int,
+    shots: Sequence[int] = (),
+    solver: str = "sgd",
+    command: str | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Rows of the probes among `protocols`.
 
@@ -59,48 +64,48 @@ def probe_rows(
         marks: what the rows say of the encoder.
         protocols: linear, ridge, knn, fewshot; others are passed over.
         labels: share of the training labels; few-shot has its own numbers.
-        shots: labelled images a class for few-shot, one draw each.
+        grid: that the features were pooled to.
         seed: of the labelled images and of those that choices are made on.
+        shots: labelled images a class for few-shot, one draw each.
+        solver: of the linear probe.
+        command: what was typed, for the report.
     """
     train, test = features
+    where = judged.compute.device
     assert train.labels is not None
     assert test.labels is not None
     ids = class_balanced_subset(train.labels, labels, seed)
     arrays = train.arrays if labels == 1 else {layer: array[ids] for layer, array in train.arrays.items()}
     # at most half of the images are held out to choose k
     probes = {
-        "linear": linear_probe,
+        "linear": partial(linear_probe, solver=solver),
         "ridge": ridge_probe,
         "knn": partial(knn, ks=[k for k in KS if 2 * k <= len(ids)]),
     }
     for protocol in protocols:
+        told = {"grid": grid, "solver": solver} if protocol == "linear" else {"grid": grid}
+        about = {"protocol": protocol, **marks, "settings": told, "command": command}
         if protocol in probes:
             start = time.perf_counter()
-            result = probes[protocol](arrays, train.labels[ids], test.arrays, test.labels, seed=seed)
-            yield _row(judged, marks, protocol, labels, result, test.labels, time.perf_counter() - start)
+            result = probes[protocol](arrays, train.labels[ids], test.arrays, test.labels, seed=seed, device=where)
+            yield _row(judged, about, labels, result, test.labels, time.perf_counter() - start)
         for count in shots if protocol == "fewshot" else ():
             start = time.perf_counter()
             found = few_shot(
-                train.arrays, train.labels, test.arrays, test.labels, per_class=[count], seeds=[seed]
+                train.arrays, train.labels, test.arrays, test.labels, per_class=[count], seeds=[seed], device=where
             )  # fmt: skip
             (draw,) = found[count].draws
-            yield _row(judged, marks, protocol, float(count), draw, test.labels, time.perf_counter() - start)
+            yield _row(judged, about, float(count), draw, test.labels, time.perf_counter() - start)
 
 
 def _row(
-    judged: Judged,
-    marks: Mapping[str, Any],
-    protocol: str,
-    labels: float,
-    result: ProbeResult,
-    test_labels: Tensor,
-    seconds: float,
+    judged: Judged, about: Mapping[str, Any], labels: float, result: ProbeResult, test_labels: Tensor, seconds: float
 ) -> dict[str, Any]:
     ece = None if result.probabilities is None else expected_calibration_error(result.probabilities, test_labels)
     return transfer_row(
         data=judged.train.name,
-        protocol=protocol,
-        **marks,
+        fingerprint=judged.fingerprint,
+        **about,
         labels=labels,
         layer=result.layer,
         seed=result.seed,
@@ -112,6 +117,7 @@ def _row(
         confusion=result.confusion.tolist(),
         ece=ece,
         class_names=list(judged.train.class_names or ()),
+        **({"per_k": result.per_k[result.layer]} if isinstance(result, NeighboursResult) else {}),
     )
 
 
@@ -135,11 +141,10 @@ def health_entries(
     entries = []
     for layer in stages:
         health = feature_health(features.arrays[layer], seed=seed)
-        aligned = feature_health(first[layer], second[layer], seed=seed).alignment
-        figures = health.to_dict() | {"alignment": aligned}
+        figures = health.to_dict() | {"alignment": alignment(first[layer], second[layer])}
         entries.append({
-            "data": judged.test.name, "split": "test", "images": len(judged.test), **marks, "seed": seed, "layer": layer,
-            **figures, "views": _VIEWS,
+            "data": judged.test.name, "fingerprint": judged.test.fingerprint, "split": "test", "images": len(judged.test),
+            **marks, "seed": seed, "layer": layer, **figures, "views": _VIEWS,
         })  # fmt: skip
     seconds = time.perf_counter() - start
     return [entry | {"seconds": seconds} for entry in entries]

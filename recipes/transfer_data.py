@@ -74,6 +74,11 @@ class Judged:
     leaks: str | None
 
     @property
+    def fingerprint(self) -> tuple[str, str]:
+        """Of the train and the test images."""
+        return self.train.fingerprint, self.test.fingerprint
+
+    @property
     def init(self) -> str:
         """What made the weights of the run's encoder."""
         return next(iter(self.encoders))
@@ -162,12 +167,12 @@ def untrained(encoder: nn.Module, image_size: int, seed: int, preprocess: Prepro
     ).eval()  # fmt: skip
 
 
-def check_enough_labels(labels: Tensor, share: float) -> None:
+def check_enough_labels(labels: Tensor, share: float, option: str = "--labels") -> None:
     """Raises DataError unless every class keeps two labelled images, one to train and one to choose on, at this share."""
     kept = labels[class_balanced_subset(labels, share, 0).to(labels.device)].unique(return_counts=True)[1]
     if int(kept.min()) < 2:
         raise DataError(
-            f"--labels {share:g}: {int(kept.sum())} labelled images for {len(kept)} classes; each class needs 2, one to "
+            f"{option} {share:g}: {int(kept.sum())} labelled images for {len(kept)} classes; each class needs 2, one to "
             f"train and one to choose on, so {2 * len(kept)} or more in all: use a larger share, or more images."
         )
 

@@ -27,7 +27,7 @@ from ..evaluation.transfer import protocol_name
 from ..runtime.errors import ArgumentError, DataError, UnknownNameError
 from ..runtime.results import add_results
 from ..runtime.runlog import note
-from .options import Outcome, positive
+from .options import Outcome, command_line, positive
 from .protocols import features_of, health_entries, probe_rows
 from .transfer_data import Judged, check_enough_labels, open_judged, untrained
 from .tuning import TuningOptions, supervised_encoder, tuned_row
@@ -43,24 +43,23 @@ class TransferConfig(TuningOptions):
     Attributes:
         runs: the runs' folders.
         seeds: how many, counted from --seed: of labelled subsets, held-out images, few-shot draws, random weights and training.
-        protocols: linear, ridge, knn, fewshot, finetune.
+        protocols: linear, ridge, knn, fewshot, finetune; the last one takes far longer than the others together.
         shots: labelled images a class for few-shot.
-        finetune: shares of the labels to fine-tune with, such as 0.01 0.1 1; none by default, since it takes long, and these
-            three where --protocols names finetune.
+        finetune: shares of the labels to fine-tune with.
         grid: pool every stage to so many cells a side too, besides its global average; 1 for the average alone.
         supervised: judge the same network trained with all labels on the same input too; the ceiling of such an encoder.
-        ceiling: judge the same network trained with all labels on RGB too.
+        ceiling: judge the same network trained with all labels on RGB too, where the runs see grey.
         cache: keep features and supervised controls in the cache folder, so that a second call starts at once.
     """
 
     runs: Positional[tuple[Path, ...]]
     seeds: int = 3
-    protocols: tuple[str, ...] = PROBES
+    protocols: tuple[str, ...] = (*PROBES, "finetune")
     shots: tuple[int, ...] = (5, 10, 25)
-    finetune: tuple[float, ...] = ()
+    finetune: tuple[float, ...] = SHARES
     grid: int = 2
     supervised: bool = True
-    ceiling: bool = False
+    ceiling: bool = True
     cache: bool = True
 
     def __post_init__(self) -> None:
@@ -77,7 +76,7 @@ class TransferConfig(TuningOptions):
                 raise UnknownNameError("--protocols", name, (*PROBES, "finetune"))
         if not self.shots or min(self.shots) < 2:
             raise ArgumentError(f"--shots: {self.shots} must be numbers of 2 or more, one image of them to choose on.")
-        if not all(0 < share <= 1 for share in self.finetune):
+        if not self.finetune or not all(0 < share <= 1 for share in self.finetune):
             raise ArgumentError(f"--finetune: {self.finetune} must be shares of the labels, above 0 and at most 1.")
 
     @property
@@ -92,7 +91,7 @@ class TransferConfig(TuningOptions):
     @property
     def shares(self) -> tuple[float, ...]:
         """Shares of the labels to fine-tune with."""
-        return self.finetune or (SHARES if "finetune" in self.protocols else ())
+        return self.finetune if "finetune" in self.protocols else ()
 
 
 @dataclass(frozen=True)
@@ -129,10 +128,11 @@ def transfer(config: TransferConfig) -> Outcome:
     for judged in runs:
         _check_data(judged, config)
     tables, lines, results = [], _notes(runs), {}
+    command = command_line("transfer", config, TransferConfig(runs=config.runs), always=("runs",))
     for members in _groups(runs):
         rows, entries = [], []
         for subject in _subjects(members, runs, config):
-            found, health = _judge(members[0], subject, config)
+            found, health = _judge(members[0], subject, config, command)
             for folder in subject.folders:
                 add_results(folder, "features", health)
                 results[str(folder)] = add_results(folder, "transfer", found)
@@ -149,8 +149,9 @@ def _check_data(judged: Judged, config: TransferConfig) -> None:
     """Raises DataError where a protocol would lack labelled images."""
     labels = judged.train.labels
     assert labels is not None
-    for share in {config.labels, *config.shares}:
-        check_enough_labels(labels, share)
+    check_enough_labels(labels, config.labels)
+    for share in config.shares:
+        check_enough_labels(labels, share, "--finetune")
     counts = labels.unique(return_counts=True)[1]
     if "fewshot" in config.protocols and int(counts.min()) < max(config.shots):
         raise DataError(
@@ -239,7 +240,7 @@ def _subjects(members: Sequence[Judged], runs: Sequence[Judged], config: Transfe
 
 
 def _judge(
-    judged: Judged, subject: _Subject, config: TransferConfig
+    judged: Judged, subject: _Subject, config: TransferConfig, command: str
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Rows of all protocols and seeds, and the health of the features."""
     cache = cache_root(config.root) / "features" if config.cache else None
@@ -249,11 +250,14 @@ def _judge(
         features = features_of(judged, subject.encoder, config.grid, cache)
         for seed in subject.seeds:
             rows += probe_rows(
-                judged, features, subject.marks, config.probes, labels=config.labels, shots=config.shots, seed=seed
+                judged, features, subject.marks, config.probes, labels=config.labels, grid=config.grid, seed=seed,
+                shots=config.shots, command=command,
             )  # fmt: skip
             entries += health_entries(judged, subject.encoder, features[1], subject.marks, seed)
     for share in config.shares if subject.tuned else ():
-        rows += [tuned_row(judged, subject.encoder, subject.marks, config, share, seed) for seed in subject.seeds]
+        rows += [
+            tuned_row(judged, subject.encoder, subject.marks, config, share, seed, command) for seed in subject.seeds
+        ]
     return rows, entries
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from .._version import __version__
 from ..backbones import BackboneSpec, Preprocess, load_backbone, save_backbone
 from ..data import AUGMENTATIONS
 from ..downstream import FineTuneResult, fine_tune
@@ -60,7 +61,13 @@ class TuningOptions(TransferOptions):
 
 
 def tuned_row(
-    judged: Judged, encoder: nn.Module, marks: dict[str, Any], options: TuningOptions, labels: float, seed: int
+    judged: Judged,
+    encoder: nn.Module,
+    marks: dict[str, Any],
+    options: TuningOptions,
+    labels: float,
+    seed: int,
+    command: str | None = None,
 ) -> dict[str, Any]:
     """Fine-tunes an encoder on a share of the labels; random weights are trained from scratch. One row of `results.json`."""
     scratch = marks["init"] == "random"
@@ -69,6 +76,9 @@ def tuned_row(
     ids = result.label_ids.astype("<i8")
     return transfer_row(
         data=judged.train.name,
+        fingerprint=judged.fingerprint,
+        settings={name: getattr(options, name) for name in _schedule()},
+        command=command,
         protocol="probe-finetune" if options.probe_first else "finetune",
         **marks,
         labels=labels,
@@ -140,9 +150,19 @@ def supervised_encoder(
     note(f"transfer: training the supervised control, seed {seed}")
     trained = _tune(judged, untrained, options, 1.0, seed, scratch=True).model
     card = {"task": "supervised", "data": judged.train.name, "epochs": options.epochs, "seed": seed}
-    save_backbone(trained, folder, card, judged.train.image_size)
+    try:
+        save_backbone(trained, folder, card, judged.train.image_size)
+    except OSError as error:
+        note(f"transfer: {folder} can't be written ({error}); the supervised control is not kept for the next time.")
+        return trained
     # not the trained one: it has a classifier, and its features would be cached under another name than those of the next call
     return judged.compute.place(load_backbone(folder))
+
+
+def _schedule() -> list[str]:
+    """Names of the settings of training."""
+    other = {setting.name for setting in fields(TransferOptions)}
+    return sorted(setting.name for setting in fields(TuningOptions) if setting.name not in other)
 
 
 def _fingerprint(judged: Judged, untrained: nn.Module, options: TuningOptions, seed: int) -> str:
@@ -151,12 +171,12 @@ def _fingerprint(judged: Judged, untrained: nn.Module, options: TuningOptions, s
     assert isinstance(spec, BackboneSpec)
     assert isinstance(preprocess, Preprocess)
     # probing first and the decay of layers' rates are for fine-tuning alone
-    schedule = {f.name for f in fields(TuningOptions)} - {f.name for f in fields(TransferOptions)}
-    schedule -= {"layer_decay", "probe_first"}
+    schedule = [name for name in _schedule() if name not in ("layer_decay", "probe_first")]
     parts = {
+        "version": __version__,
         "network": [spec.to_dict(), preprocess.to_dict()],
         "data": [judged.train.fingerprint, judged.train.image_size],
-        "schedule": {name: getattr(options, name) for name in sorted(schedule)},
+        "schedule": {name: getattr(options, name) for name in schedule},
         "seed": seed,
         "precision": [judged.compute.precision, judged.compute.device.type, torch.__version__],
     }

@@ -7,6 +7,7 @@ keys, so that measuring again never doubles a row.
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,9 @@ from .files import read_json, write_json
 
 SCHEMA_VERSION = 1
 IDENTITY = {
-    "colour": ("data", "split", "palette", "resolution", "decode", "temperature", "saturation"),
-    "transfer": ("data", "pretrained_on", "protocol", "init", "labels", "seed", "sees"),
-    "features": ("data", "pretrained_on", "init", "seed", "sees", "layer"),
+    "colour": ("data", "fingerprint", "split", "palette", "resolution", "decode", "temperature", "saturation"),
+    "transfer": ("data", "fingerprint", "pretrained_on", "protocol", "init", "labels", "seed", "sees"),
+    "features": ("data", "fingerprint", "pretrained_on", "init", "seed", "sees", "layer"),
 }
 
 Entry = dict[str, Any]
@@ -48,12 +49,16 @@ def add_results(folder: Path, part: str, entries: list[Entry]) -> dict[str, Any]
     """Merges entries into one part (a key of `IDENTITY`) of a run's results and writes the file; returns all results."""
     results = read_results(folder)
     keys = IDENTITY[part]
-    merged = {tuple(entry.get(key) for key in keys): entry for entry in results[part]}
+    merged = {_identity(entry, keys): entry for entry in results[part]}
     for entry in entries:
-        merged[tuple(entry.get(key) for key in keys)] = {name: _plain(value) for name, value in entry.items()}
+        merged[_identity(entry, keys)] = {name: _plain(value) for name, value in entry.items()}
     results[part] = list(merged.values())
     write_json(folder / "results.json", results)
     return results
+
+
+def _identity(entry: Entry, keys: tuple[str, ...]) -> str:
+    return json.dumps([entry.get(key) for key in keys])  # text, since a fingerprint may be a list
 
 
 def _plain(value: Any) -> Any:

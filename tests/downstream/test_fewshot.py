@@ -57,7 +57,7 @@ def test_more_labels_and_the_informative_layer_are_better():
     results = few_shot(layers[0], TRAIN[1], layers[1], TEST[1], per_class=(5, 50), seeds=range(4))
     assert results[50].top1 > results[5].top1 + 0.02
     told = results[50].per_layer
-    assert list(told) == ["noise", "stage1", "all"]
+    assert list(told) == ["noise", "stage1", "hypercolumn"]
     assert told["stage1"]["test_top1"] > told["noise"]["test_top1"] + 0.2
     found = [draw.per_layer["stage1"]["test_top1"] for draw in results[50].draws]
     assert told["stage1"]["test_top1_sd"] == pytest.approx(np.std(found, ddof=1))

@@ -117,23 +117,25 @@ def test_every_depth_is_told_and_the_informative_one_wins(train, test):
     result = linear_probe(
         {"stage0": noise[:4000], "stage1": train[0]}, train[1], {"stage0": noise[4000:], "stage1": test[0]}, test[1]
     )
-    assert list(result.per_layer) == ["stage0", "stage1", "all"]
-    assert result.layer in ("stage1", "all")
+    assert list(result.per_layer) == ["stage0", "stage1", "hypercolumn"]
+    assert result.layer in ("stage1", "hypercolumn")
     assert result.top1 == result.per_layer[result.layer]["test_top1"]
     assert result.per_layer["stage0"]["test_top1"] == pytest.approx(1 / 8, abs=0.03)
-    assert result.per_layer["all"]["test_top1"] == pytest.approx(result.per_layer["stage1"]["test_top1"], abs=0.02)
+    assert result.per_layer["hypercolumn"]["test_top1"] == pytest.approx(
+        result.per_layer["stage1"]["test_top1"], abs=0.02
+    )
 
 
 def test_layers_of_one_pooling_are_joined_with_each_other_only(train, test):
     names = ("stage0", "stage1", "stage0/2x2", "stage1/2x2", "stage0/4x4")
     sides = [{name: x[:, i : i + 2] for i, name in enumerate(names)} for x in (train[0], test[0])]
     result = linear_probe(sides[0], train[1], sides[1], test[1], learning_rates=[0.3], weight_decays=[1e-3], epochs=1)
-    assert list(result.per_layer) == [*names, "all", "all/2x2"]
+    assert list(result.per_layer) == [*names, "hypercolumn", "hypercolumn/2x2"]
     apart = linear_probe(
         {name: sides[0][name] for name in names[2:4]}, train[1], {name: sides[1][name] for name in names[2:4]}, test[1],
         learning_rates=[0.3], weight_decays=[1e-3], epochs=1,
     )  # fmt: skip
-    assert result.per_layer["all/2x2"] == apart.per_layer["all/2x2"]
+    assert result.per_layer["hypercolumn/2x2"] == apart.per_layer["hypercolumn/2x2"]
 
 
 def test_all_layers_together_use_what_no_single_one_holds():
@@ -146,7 +148,7 @@ def test_all_layers_together_use_what_no_single_one_holds():
         {name: part[2000:] for name, part in x.items()},
         y[2000:],
     )
-    assert result.layer == "all"
+    assert result.layer == "hypercolumn"
     assert result.top1 > 0.99
     assert result.per_layer["stage0"]["test_top1"] < 0.6
 
@@ -261,7 +263,7 @@ BAD = torch.where(torch.arange(40)[:, None] == 7, float("nan"), X)
         ((X, Y.float(), X, Y), ArgumentError, "one integer per image"),
         (({"a": X}, Y, {"a": X[:, :2]}, Y), ArgumentError, "widths"),
         (({"a": X}, Y, {"b": X}, Y), ArgumentError, "layers"),
-        (({"all": X}, Y, {"all": X}, Y), ArgumentError, "'all'"),
+        (({"hypercolumn": X}, Y, {"hypercolumn": X}, Y), ArgumentError, "'hypercolumn'"),
         (({}, Y, {}, Y), ArgumentError, "one or more"),
         (({"stage0": X, "stage1": BAD}, Y, {"stage0": X, "stage1": X}, Y), NotFiniteError, "train_features.*'stage1'"),
         (({"stage0": X, "stage1": X}, Y, {"stage0": X, "stage1": BAD}, Y), NotFiniteError, "test_features.*'stage1'"),

@@ -13,12 +13,12 @@ def test_grids_too_wide_to_be_joined_stay_apart():
     joined = paired_layers(*2 * [{f"{stage}{grid}": torch.zeros(1, 4501) for stage in "ab" for grid in ("", "/8x8")}])[
         0
     ]
-    assert list(joined) == ["a", "a/8x8", "b", "b/8x8", "all"]
+    assert list(joined) == ["a", "a/8x8", "b", "b/8x8", "hypercolumn"]
 
 
 def test_layers_are_joined_only_if_asked_to():
     features = {"stage0": torch.zeros(2, 3), "stage1": torch.zeros(2, 4)}
-    assert list(paired_layers(features, features)[0]) == ["stage0", "stage1", "all"]
+    assert list(paired_layers(features, features)[0]) == ["stage0", "stage1", "hypercolumn"]
     assert list(paired_layers(features, features, join=False)[1]) == ["stage0", "stage1"]
 
 

@@ -93,13 +93,13 @@ def test_every_depth_is_told_and_all_together():
     (x, y), (x_test, y_test) = blobs(2000, seed=1), blobs(2000, seed=2)
     noise = torch.randn(4000, 5, generator=torch.Generator().manual_seed(0))
     result = ridge_probe({"stage0": noise[:2000], "stage1": x}, y, {"stage0": noise[2000:], "stage1": x_test}, y_test)
-    assert list(result.per_layer) == ["stage0", "stage1", "all"]
-    assert result.layer in ("stage1", "all")
+    assert list(result.per_layer) == ["stage0", "stage1", "hypercolumn"]
+    assert result.layer in ("stage1", "hypercolumn")
     assert result.top1 == result.per_layer[result.layer]["test_top1"]
     assert result.per_layer["stage0"]["test_top1"] == pytest.approx(1 / 7, abs=0.04)
     # blocks side by side are the same as their concatenation
     joined = ridge_probe(torch.cat([noise[:2000], x], 1), y, torch.cat([noise[2000:], x_test], 1), y_test)
-    assert joined.per_layer["features"] == pytest.approx(result.per_layer["all"])
+    assert joined.per_layer["features"] == pytest.approx(result.per_layer["hypercolumn"])
 
 
 def test_scales_dead_and_doubled_channels_change_nothing():

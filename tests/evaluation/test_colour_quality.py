@@ -6,7 +6,7 @@ import torch
 from skimage.color import deltaE_ciede2000, rgb2lab
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from pretint.colour import Palette, bin_prior, build_palette, luma, to_float, to_uint8
+from pretint.colour import Palette, ab_bins, bin_prior, build_palette, luma, to_float, to_uint8
 from pretint.evaluation import ColourQuality, grey_picture
 from pretint.runtime import ArgumentError, NotFiniteError
 
@@ -149,6 +149,24 @@ def test_baselines_match_slow_tables(true, palette, logits):
         assert results[f"{prefix}_bits_per_pixel"] == pytest.approx(nats / math.log(2), rel=1e-9)
         assert (results[f"{prefix}_top1"], results[f"{prefix}_top5"]) == (top1, top5)
     assert results["grey_lookup_top1"] > results["prior_top1"]  # grey tells something about an RGB palette
+
+
+def test_the_baselines_are_measured_as_the_pictures_they_paint(true, palette, logits):
+    prior = torch.zeros(313, dtype=torch.float64)
+    prior[ab_bins().square().sum(1).argmin()] = 1  # bin (0, 0): the prior paints grey
+    quality = ColourQuality(palette, prior)
+    quality.update(true, true, logits)
+    results = quality.compute()
+    levels = np.rint(hwc(true) @ (0.299, 0.587, 0.114)).astype(int)
+    colours = palette.centres.numpy()[palette.grey_lookup.numpy().argmax(1)]  # of the 256 levels
+    lookup = torch.from_numpy(colours[levels]).permute(0, 3, 1, 2).contiguous()
+    for prefix, picture in (("grey_lookup_", lookup), ("prior_", grey_picture(true)), ("grey_", grey_picture(true))):
+        wanted = ColourQuality(palette, prior)
+        wanted.update(picture, true, logits)
+        painted = wanted.compute()
+        assert {key: results[f"{prefix}{key}"] for key in PICTURE_KEYS} == pytest.approx(
+            {key: painted[key] for key in PICTURE_KEYS}, rel=1e-3
+        )
 
 
 def test_the_prior_on_its_own_training_pictures_costs_its_entropy(true, palette, logits):

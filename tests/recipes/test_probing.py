@@ -26,7 +26,12 @@ def test_grids_stand_beside_averages(small_run: Path, tmp_path: Path):
     outcome = probe(ProbeConfig(run=run, grid=3, control=False, cache=False, precision="fp32"))
     rows = [row for row in outcome.results["transfer"] if row["init"] == "pretrained"]
     stages = [f"stage{i}" for i in range(3)]
-    assert list(rows[0]["per_layer"]) == [*stages, *(f"{name}/3x3" for name in stages), "all", "all/3x3"]
+    assert list(rows[0]["per_layer"]) == [
+        *stages,
+        *(f"{name}/3x3" for name in stages),
+        "hypercolumn",
+        "hypercolumn/3x3",
+    ]
 
 
 def test_a_half_is_judged_beside_random_weights_of_its_own(pair_run: Path):
