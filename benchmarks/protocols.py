@@ -19,8 +19,8 @@ from seeds_questions.tables import table
 from tyro.conf import Positional
 
 from pretint.evaluation import Comparison, compare
+from pretint.evaluation.comparison import own_rows
 from pretint.evaluation.tables import encoder_name, percent_text, points_text
-from pretint.evaluation.transfer import own_rows
 from pretint.recipes import TransferConfig, transfer
 from pretint.recipes.transferring import PROBES, SHARES
 

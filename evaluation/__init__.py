@@ -3,6 +3,7 @@
 from .baselines import grey_picture
 from .calibration import ConfusedPair, expected_calibration_error, most_confused, per_class_accuracy
 from .colour_quality import ColourQuality
+from .comparison import Comparison, Difference, compare, difference, grey_note, headline
 from .embedding import principal_components, project
 from .extremes import picture_delta_e2000, worst_and_best
 from .feature_tables import features_table
@@ -12,7 +13,7 @@ from .report import ReportRun, render_report, write_report
 from .sections import comparison_notes
 from .sheet import contact_sheet
 from .tables import class_table, colour_table, side_by_side, transfer_table
-from .transfer import INITS, PROTOCOLS, Comparison, compare, grey_note, headline, transfer_row
+from .transfer import INITS, PROTOCOLS, transfer_row
 
 __all__ = [
     "INITS",
@@ -21,6 +22,7 @@ __all__ = [
     "ColourQuality",
     "Comparison",
     "ConfusedPair",
+    "Difference",
     "RecolourQuality",
     "ReportRun",
     "class_table",
@@ -30,6 +32,7 @@ __all__ = [
     "confusion_matrix",
     "contact_sheet",
     "depth_curves",
+    "difference",
     "expected_calibration_error",
     "features_table",
     "grey_note",

@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from jaxtyping import Integer
+from markupsafe import escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -101,12 +102,14 @@ def depth_curves(
     controls: Mapping[str, Mapping[str, float]] | None = None,
     supervised: Mapping[str, Mapping[str, float]] | None = None,
     *,
+    title: str = "linear probe",
     prefix: str = "depth",
 ) -> str:
     """Accuracy by depth as an SVG string: {run: {layer: top-1}}, fractions of 1, of runs and their grey `controls`.
 
     Solid lines are pretrained, dashed lines of the same colour the control of the same run, dotted ones the same
-    network trained with labels. Layers keep the order they are given in.
+    network trained with labels. Layers keep the order they are given in; those of one pooling are joined by a line, and
+    hypercolumns, which are no depth, are diamonds. `title` says what of the accuracy is, for those who can't see it.
     Raises ArgumentError when there is nothing to draw.
     """
     kinds = (series, controls or {}, supervised or {})
@@ -116,12 +119,24 @@ def depth_curves(
     with matplotlib.rc_context(_STYLE):
         figure, (axis,) = _stacked(1, height=3.2)
         for values, look in _styled(kinds):
-            at = [layer for layer in layers if layer in values]
-            _curve(axis, ([float(layers.index(layer)) for layer in at], [100 * values[layer] for layer in at]), *look)
+            for pooling in dict.fromkeys(layer.partition("/")[2] for layer in values):
+                at = [each for each in layers if each in values and each.partition("/")[2] == pooling]
+                single = [layer for layer in at if not layer.startswith(_HYPERCOLUMN)]
+                points = [float(layers.index(each)) for each in single], [100 * values[each] for each in single]
+                _curve(axis, points, *look)
+                for layer in set(at) - set(single):
+                    axis.plot(
+                        layers.index(layer),
+                        100 * values[layer],
+                        "D",
+                        color=look[0],
+                        markersize=5,
+                        fillstyle=_FILL[look[1]],
+                    )
         axis.set_xticks(range(len(layers)), [plain_label(layer, 16) for layer in layers])
         axis.set_ylabel("top-1, %")
-        _legend_below(axis, _names(kinds), _INITS[: 3 if supervised else 2], "depth of the features")
-        return _svg(figure, prefix, "Linear probe by depth")
+        _legend_below(axis, _names(kinds), _INITS[: 3 if supervised else 2], "layer")
+        return _svg(figure, prefix, f"Accuracy by layer: {title}")
 
 
 def label_curves(
@@ -130,6 +145,7 @@ def label_curves(
     supervised: Mapping[str, Mapping[float, tuple[float, float | None]]] | None = None,
     *,
     unit: str = "share of the training labels, %",
+    title: str = "fine-tune",
     prefix: str = "labels",
 ) -> str:
     """Accuracy against the number of labels as an SVG string, on a logarithmic axis; lines as in `depth_curves`.
@@ -158,11 +174,13 @@ def label_curves(
         axis.set_ylabel("top-1, %")
         styles = ("pretrained", "random weights, or from scratch", "supervised")[: 3 if supervised else 2]
         _legend_below(axis, _names(kinds), styles, unit)
-        return _svg(figure, prefix, "Accuracy against the number of labels")
+        return _svg(figure, prefix, f"Accuracy against the number of labels: {title}")
 
 
 _INITS = ("pretrained", "random weights", "supervised")
 _LINES = ("-", "--", ":")
+_FILL: dict[str, Any] = {"-": "full", "--": "none", ":": "left"}
+_HYPERCOLUMN = "hypercolumn"  # what probes call all layers side by side
 
 
 def _names(kinds: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -266,5 +284,5 @@ def _svg(figure: Figure, prefix: str, title: str) -> str:
         f"@media(prefers-color-scheme:dark){{:where(#{prefix}-figure){{color:#ddd}}}}</style>"
     )
     head, rest = text.split(">", 1)
-    head = head.replace("<svg", f'<svg id="{prefix}-figure" role="img" aria-label="{title}" color="{_INK}"', 1)
+    head = head.replace("<svg", f'<svg id="{prefix}-figure" role="img" aria-label="{escape(title)}" color="{_INK}"', 1)
     return f"{head}>{scheme}{rest}"

@@ -13,10 +13,10 @@ from .._version import __version__
 from ..runtime.errors import ArgumentError
 from ..runtime.files import write_atomically
 from . import gallery, result_sections, sections
+from .comparison import UNCLEAR_POINTS
 from .embedding import maps
 from .figures import confusion_matrix, depth_curves, label_curves, loss_curves
 from .report_run import ReportRun
-from .transfer import UNCLEAR_POINTS
 
 
 def write_report(runs: Sequence[ReportRun], path: str | Path, title: str = "Pretint report") -> Path:
@@ -63,7 +63,9 @@ def render_report(runs: Sequence[ReportRun], title: str = "Pretint report") -> s
             losses=Markup(loss_curves(panels)) if panels else None,
             training=sections.training_rows(runs),
             colour=result_sections.colour_groups(runs),
+            classes=result_sections.class_colours(runs),
             transfer=result_sections.transfer_blocks(runs),
+            features=result_sections.feature_groups(runs),
             charts=_transfer_charts(runs),
             confusions=_confusion_figures(runs),
             swatches=gallery.swatches(result_sections.palette_confusions(runs)),
@@ -77,11 +79,14 @@ def render_report(runs: Sequence[ReportRun], title: str = "Pretint report") -> s
 def _transfer_charts(runs: Sequence[ReportRun]) -> list[dict[str, str]]:
     """Accuracy by depth of the features, and against the number of labels."""
     shares = [
-        {"title": f"By labels: {title}", "svg": Markup(label_curves(*kinds, unit=unit, prefix=f"labels{index}"))}
+        {
+            "title": f"By labels: {title}",
+            "svg": Markup(label_curves(*kinds, unit=unit, title=title, prefix=f"labels{index}")),
+        }
         for index, (title, unit, kinds) in enumerate(result_sections.label_shares(runs))
     ]
     by_depth = [
-        {"title": f"By depth: {title}", "svg": Markup(depth_curves(*kinds, prefix=f"depth{index}"))}
+        {"title": f"By depth: {title}", "svg": Markup(depth_curves(*kinds, title=title, prefix=f"depth{index}"))}
         for index, (title, *kinds) in enumerate(result_sections.depths(runs))
     ]
     return by_depth + shares

@@ -42,6 +42,10 @@ class ReportRun:
     def colour(self) -> list[Mapping[str, Any]]:
         return list(self.results.get("colour") or [])
 
+    @property
+    def features(self) -> list[Mapping[str, Any]]:
+        return list(self.results.get("features") or [])
+
     def command(self, verb: str) -> str:
         """The command that adds what is missing: `pretint probe runs/a --data cifar10`."""
         data = str(self.config.get("data") or "cifar10")

@@ -7,18 +7,22 @@ from typing import Any
 
 import numpy as np
 
-from .calibration import most_confused
+from .calibration import most_confused, per_class_accuracy
+from .comparison import Comparison, compare, input_seen, own_rows
+from .feature_tables import FEATURE_FIGURES, feature_lines
 from .report_run import ReportRun
 from .tables import (
     COLOUR_BASELINES,
     COLOUR_METRICS,
+    MOST_CLASSES,
     baseline_value,
+    class_lines,
     colour_title,
     encoder_name,
     percent_text,
     points_text,
 )
-from .transfer import Comparison, compare, own_rows
+from .transfer import TUNING
 
 
 def colour_groups(runs: Sequence[ReportRun]) -> list[dict[str, Any]]:
@@ -51,27 +55,46 @@ def _colour_group(title: str, entries: Sequence[tuple[str, Mapping[str, Any]]]) 
 
 
 def transfer_blocks(runs: Sequence[ReportRun]) -> list[dict[str, Any]]:
-    """Transfer tables: one block per data, protocol and share of labels, each run above its own grey controls."""
+    """Transfer tables: one block per data, protocol and share of labels, each run above its own grey controls.
+
+    A control that several runs share is one row.
+    """
     blocks: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for run in runs:
         for line in compare(run.transfer):
-            key = (line.data, line.protocol_name, line.labels_name)
-            blocks.setdefault(key, []).append(_transfer_row(run, line))
-    return [{"title": ", ".join(key), "rows": rows} for key, rows in blocks.items()]
+            rows = blocks.setdefault((line.data, line.protocol_name, line.labels_name), [])
+            row = _transfer_row(line)
+            known = [each for each in rows if row["kind"] == "baseline" and each["cells"] == row["cells"]]
+            if known:
+                known[0]["runs"].append(run.name)
+            else:
+                rows.append(row | {"runs": [run.name]})
+    return [
+        {
+            "title": ", ".join(key),
+            "calibrated": any(row["ece"] != "–" for row in rows),
+            "rows": [row | {"run": _together(row["runs"])} for row in rows],
+        }
+        for key, rows in blocks.items()
+    ]
 
 
-def _transfer_row(run: ReportRun, line: Comparison) -> dict[str, Any]:
-    return {
-        "run": run.name,
+def _transfer_row(line: Comparison) -> dict[str, Any]:
+    cells = {
         "encoder": encoder_name(line),
-        "kind": "baseline" if line.init == "random" else "run",
         "layer": line.layer or "–",
         "seeds": ", ".join(map(str, line.seeds)),
         "top1": percent_text(line.top1, line.top1_sd),
         "top5": percent_text(line.top5),
-        "points": points_text(line),
-        "tone": line.tone,
+        "points": points_text(line) + (" ≈" if line.tone == "unclear" else ""),
+        "ece": percent_text(line.ece),
     }
+    return {**cells, "cells": cells, "kind": "baseline" if line.init == "random" else "run", "tone": line.tone}
+
+
+def _together(names: Sequence[str]) -> str:
+    """Whose a shared control is: the runs' names, or how many."""
+    return ", ".join(names) if len(names) <= 3 else f"{len(names)} runs"
 
 
 Curves = dict[str, dict[str, float]]
@@ -81,7 +104,8 @@ Shares = dict[str, dict[float, tuple[float, float | None]]]
 def depths(runs: Sequence[ReportRun]) -> list[tuple[str, Curves, Curves, Curves]]:
     """Accuracy by depth, one figure per data and protocol: (title, pretrained, random, supervised), as `depth_curves` takes them.
 
-    A layer's accuracy is the mean over seeds.
+    A layer's accuracy is the mean over seeds. Encoders of one run that see different things are curves of their own, and
+    controls that several runs share are one.
     """
     figures: dict[str, tuple[dict[str, dict[str, list[float]]], ...]] = {}
     for run in runs:
@@ -89,13 +113,13 @@ def depths(runs: Sequence[ReportRun]) -> list[tuple[str, Curves, Curves, Curves]
             if row.get("per_layer"):
                 line = compare([row])[0]
                 title = f"{line.protocol_name}, {line.data}, {line.labels_name}"
-                series = figures.setdefault(title, ({}, {}, {}))[_kind(line)].setdefault(run.name, {})
+                series = figures.setdefault(title, ({}, {}, {}))[_kind(line)].setdefault(_curve_name(run, line), {})
                 for layer, value in row["per_layer"].items():
                     series.setdefault(str(layer), []).append(_layer_top1(value))
     found = []
     for title, (trained, random, supervised) in figures.items():
         if trained or supervised:
-            found.append((title, _means(trained), _means(random), _means(supervised)))
+            found.append((title, _means(trained), _shared(_means(random)), _shared(_means(supervised))))
     return found
 
 
@@ -104,10 +128,24 @@ def _kind(line: Comparison) -> int:
     return {"pretrained": 0, "random": 1}.get(line.init, 2)
 
 
+def _curve_name(run: ReportRun, line: Comparison) -> str:
+    """The run, and what the encoder sees if that is not the grey picture: accuracies from more than grey are another matter."""
+    sees = input_seen(line)
+    return run.name if sees == "grey" else f"{run.name}: {sees}"
+
+
 def _means(series: Mapping[str, Mapping[str, Sequence[float]]]) -> Curves:
     return {
         name: {layer: float(np.mean(values)) for layer, values in layers.items()} for name, layers in series.items()
     }
+
+
+def _shared(series: dict[str, Any]) -> dict[str, Any]:
+    """Controls that are the same for several runs, once, by all their names."""
+    names: dict[str, list[str]] = {}
+    for name, values in series.items():
+        names.setdefault(repr(sorted(values.items())), []).append(name)
+    return {_together(of): series[of[0]] for of in names.values()}
 
 
 def label_shares(runs: Sequence[ReportRun]) -> list[tuple[str, str, tuple[Shares, Shares, Shares]]]:
@@ -120,13 +158,13 @@ def label_shares(runs: Sequence[ReportRun]) -> list[tuple[str, str, tuple[Shares
         for line in compare(run.transfer):
             few = line.protocol == "fewshot"
             key = (line.protocol, f"{line.protocol_name}, {line.data}", "images a class" if few else "labels used, %")
-            series = figures.setdefault(key, ({}, {}, {}))[_kind(line)].setdefault(run.name, {})
+            series = figures.setdefault(key, ({}, {}, {}))[_kind(line)].setdefault(_curve_name(run, line), {})
             series[line.labels if few else 100 * line.labels] = (line.top1, line.top1_sd)
     return [
-        (title, unit, kinds)
+        (title, unit, (kinds[0], _shared(kinds[1]), _shared(kinds[2])))
         for (protocol, title, unit), kinds in figures.items()
         if (kinds[0] or kinds[2])
-        and (protocol == "finetune" or len({x for kind in kinds for run in kind.values() for x in run}) > 1)
+        and (protocol in TUNING or len({x for kind in kinds for run in kind.values() for x in run}) > 1)
     ]
 
 
@@ -146,7 +184,7 @@ def confusions(runs: Sequence[ReportRun]) -> list[dict[str, Any]]:
         counts = np.asarray(row["confusion"])
         names = [str(name) for name in row.get("class_names") or range(len(counts))]
         title = f"{line.protocol_name}, {line.data}, {line.labels_name}, seed {line.seeds[0]}"
-        shown = {"counts": counts, "class_names": names, "pairs": _pairs(counts, names)}
+        shown = {"counts": counts, "class_names": names, "pairs": _pairs(counts, names), "right": _right(counts, names)}
         found.append({"name": run.name, "title": title, **shown})
     return found
 
@@ -154,6 +192,42 @@ def confusions(runs: Sequence[ReportRun]) -> list[dict[str, Any]]:
 def _pairs(counts: np.ndarray, names: Sequence[str]) -> list[str]:
     return [
         f"{pair.true} taken for {pair.predicted} {percent_text(pair.share)}" for pair in most_confused(counts, names)
+    ]
+
+
+def _right(counts: np.ndarray, names: Sequence[str]) -> list[str]:
+    """How many of each class are right, the worst first; the ends alone where there are many classes."""
+    shares = zip(per_class_accuracy(counts), names, strict=True)
+    told = [f"{name} {percent_text(share)}" for share, name in sorted(pair for pair in shares if pair[0] is not None)]
+    return told if len(told) <= 2 * MOST_CLASSES else [*told[:MOST_CLASSES], "…", *told[-MOST_CLASSES:]]
+
+
+def class_colours(runs: Sequence[ReportRun]) -> list[dict[str, Any]]:
+    """How far colourfulness is off by class, for each run's labelled data with two classes or more."""
+    return [
+        {"title": f"{run.name}: {colour_title(entry)}", "rows": lines}
+        for run in runs
+        for entry in run.colour
+        if len(lines := class_lines(entry)) > 1
+    ]
+
+
+def feature_groups(runs: Sequence[ReportRun]) -> list[dict[str, Any]]:
+    """The health of features: a table for each data set, a row for each encoder and layer; shared controls once."""
+    groups: dict[str, dict[tuple[str, ...], list[str]]] = {}
+    for run in runs:
+        for entry in run.features:
+            groups.setdefault(str(entry["data"]), {})
+        for data in groups:
+            for line in feature_lines(entry for entry in run.features if entry["data"] == data):
+                groups[data].setdefault(line, []).append(run.name)
+    return [
+        {
+            "title": data,
+            "columns": FEATURE_FIGURES,
+            "rows": [(_together(names), *line) for line, names in lines.items()],
+        }
+        for data, lines in groups.items()
     ]
 
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from .comparison import grey_note, headline, own_rows
 from .report_run import ReportRun
 from .tables import percent_text, signed
-from .transfer import grey_note, headline, own_rows
+from .transfer import TUNING
 
 
 def answers(runs: Sequence[ReportRun]) -> list[dict[str, Any]]:
@@ -37,9 +38,10 @@ def answer(run: ReportRun) -> dict[str, Any]:
         "points_text": signed(line.points),
         "points_sd": None if line.points_sd is None else f"± {line.points_sd:.1f}",
         "what": ", ".join(what),
+        "judged": (line.data, line.protocol, line.labels),
         "pretrained": percent_text(line.top1, line.top1_sd),
         "control": percent_text(line.control_top1),
-        "control_name": "from scratch" if line.protocol == "finetune" else "random weights",
+        "control_name": "from scratch" if line.protocol in TUNING else "random weights",
         "pretrained_width": f"{100 * line.top1:.2f}",
         "control_width": f"{100 * line.control_top1:.2f}",
         "spread": spread,
@@ -47,8 +49,10 @@ def answer(run: ReportRun) -> dict[str, Any]:
 
 
 def verdict(answers: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """The page's first sentence, and its tone."""
-    measured = [each for each in answers if each["points"] is not None]
+    """The page's first sentence, and its tone: of the runs that were judged alike, if not all were by what most were."""
+    compared = [each for each in answers if each["points"] is not None]
+    ways = [each["judged"] for each in compared]
+    measured = [each for each in compared if each["judged"] == max(ways, key=ways.count)]
     if not measured:
         text = "No pretext has a linear probe beside that of random weights."
         return {"tone": "missing", "word": "Not measured yet.", "text": text}
@@ -56,13 +60,15 @@ def verdict(answers: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     helped = sum(each["tone"] == "helped" for each in measured)
     spread = f" {best['points_sd']}" if best["points_sd"] else ""
     points = f"{signed(best['points'])}{spread} points"
-    compared = f"{best['pretrained']} against {best['control']} for {best['control_name']} ({best['what']})"
+    both = f"{best['pretrained']} against {best['control']} for {best['control_name']} ({best['what']})"
     word = {"helped": "Yes.", "hurt": "No.", "unclear": "Not clearly."}[best["tone"]]
+    apart = len(compared) - len(measured)
+    others = f" {apart} {'run was' if apart == 1 else 'runs were'} judged in another way, below." if apart else ""
     if len(measured) == 1:
-        text = f"Pretraining changed the accuracy by {points}: {compared}."
-        return {"tone": best["tone"], "word": word, "text": text}
-    text = f"Pretraining helped {helped} of {len(measured)} measured runs. Best: {best['name']}, {points}, {compared}."
-    return {"tone": best["tone"], "word": word, "text": text}
+        text = f"Pretraining changed the accuracy by {points}: {both}."
+        return {"tone": best["tone"], "word": word, "text": text + others}
+    text = f"Pretraining helped {helped} of {len(measured)} measured runs. Best: {best['name']}, {points}, {both}."
+    return {"tone": best["tone"], "word": word, "text": text + others}
 
 
 def comparison_notes(runs: Sequence[ReportRun]) -> list[str]:
@@ -137,6 +143,9 @@ def _origin(run: ReportRun) -> list[tuple[str, str]]:
     """What a run was made from: its data with fingerprints, when, and the versions of what computed it."""
     known = {key: run.config[key] for key in _ORIGIN if key != "command" and run.config.get(key) is not None}
     judged = {f"fingerprint of {row['data']}": row["fingerprint"] for row in run.colour if row.get("fingerprint")}
+    for row in run.transfer:
+        splits = zip(("train", "test"), row.get("fingerprint") or (), strict=False)
+        judged |= {f"fingerprint of {row['data']} ({split})": fingerprint for split, fingerprint in splits}
     return [(key.removeprefix("versions.").replace("_", " "), value) for key, value in _flat(known | judged).items()]
 
 

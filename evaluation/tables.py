@@ -10,7 +10,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from .transfer import Comparison, Row, compare, init_name
+from .comparison import Comparison, compare
+from .transfer import Row, init_name
 
 
 @dataclass(frozen=True)
@@ -126,23 +127,30 @@ def class_table(entry: Mapping[str, Any]) -> Table | None:
 
     None where fewer than two classes occur: one is the whole table of :func:`colour_table` again.
     """
-    painted = entry.get("delta_m3_per_class") or []
-    grey = entry.get("grey_delta_m3_per_class") or [None] * len(painted)
-    names = entry.get("class_names") or [f"class {number}" for number in range(len(painted))]
-    lines = [line for line in zip(painted, names, grey, strict=False) if line[0] is not None]
+    lines = class_lines(entry)
     if len(lines) < 2:
         return None
-    worst = sorted(lines, key=lambda line: -line[0])[:MOST_CLASSES]
+    worst = lines[:MOST_CLASSES]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     # no title: it would be broken into the width of so narrow a table
     part = "" if len(worst) == len(lines) else f", the worst {len(worst)} of {len(lines)}"
     table.add_column(Text(f"classes of {entry.get('data') or 'the data'}{part}"))
     for name in ("ΔM3\N{NO-BREAK SPACE}↓", COLOUR_BASELINES["grey"]):
         table.add_column(name, justify="right", no_wrap=True)
-    metric = next(metric for metric in COLOUR_METRICS if metric.key == "delta_m3")
-    for value, name, baseline in worst:
-        table.add_row(Text(str(name)), Text(metric.text(value), style="bold"), metric.text(baseline))
+    for name, value, baseline in worst:
+        table.add_row(Text(name), Text(value, style="bold"), baseline)
     return table
+
+
+def class_lines(entry: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Name, ΔM3 and the all-grey picture's ΔM3 of each class that occurs, as text, the worst first."""
+    painted = entry.get("delta_m3_per_class") or []
+    grey = entry.get("grey_delta_m3_per_class") or [None] * len(painted)
+    names = entry.get("class_names") or [f"class {number}" for number in range(len(painted))]
+    metric = next(metric for metric in COLOUR_METRICS if metric.key == "delta_m3")
+    lines = [line for line in zip(painted, names, grey, strict=False) if line[0] is not None]
+    worst = sorted(lines, key=lambda line: -line[0])
+    return [(str(name), metric.text(value), metric.text(baseline)) for value, name, baseline in worst]
 
 
 def side_by_side(entries: Sequence[Mapping[str, Any]]) -> Table:

@@ -8,28 +8,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import nn
 from tyro.conf import Positional
 
 from ..backbones import BackboneSpec, Preprocess
 from ..data import cache_root
 from ..evaluation import (
-    ConfusedPair,
     features_table,
     grey_note,
-    headline,
-    most_confused,
-    per_class_accuracy,
     transfer_table,
 )
-from ..evaluation.transfer import protocol_name
 from ..runtime.errors import ArgumentError, DataError, UnknownNameError
 from ..runtime.results import add_results
 from ..runtime.runlog import note
 from .options import Outcome, command_line, positive
 from .protocols import features_of, health_entries, probe_rows
 from .transfer_data import Judged, check_enough_labels, open_judged, untrained
+from .transfer_sentences import Headline, headlines_of, mistakes, ranking
 from .tuning import TuningOptions, supervised_encoder, tuned_row
 
 PROBES = ("linear", "ridge", "knn", "fewshot")
@@ -128,6 +123,7 @@ def transfer(config: TransferConfig) -> Outcome:
     for judged in runs:
         _check_data(judged, config)
     tables, lines, results = [], _notes(runs), {}
+    headlines: list[Headline] = []
     command = command_line("transfer", config, TransferConfig(runs=config.runs), always=("runs",))
     for members in _groups(runs):
         rows, entries = [], []
@@ -141,7 +137,9 @@ def transfer(config: TransferConfig) -> Outcome:
         tables.append(transfer_table(rows, _title(members[0])))
         if entries:
             tables.append(features_table(entries))
-        lines += _mistakes(rows)
+        lines += mistakes(rows)
+        headlines += headlines_of(rows)
+    lines += ranking(headlines)
     return Outcome({"runs": results, "notes": lines}, tables, lines)
 
 
@@ -259,33 +257,3 @@ def _judge(
             tuned_row(judged, subject.encoder, subject.marks, config, share, seed, command) for seed in subject.seeds
         ]
     return rows, entries
-
-
-def _mistakes(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """What the headline of each run takes for what, and how right it is class by class: all seeds together."""
-    lines = []
-    for run in dict.fromkeys(row["run"] for row in rows if row["init"] == "pretrained"):
-        best = headline(row for row in rows if row["run"] in (None, run))
-        if best is None:
-            continue
-        own = [
-            row for row in rows
-            if (row["run"], row["init"], row["protocol"], row["labels"]) == (run, best.init, best.protocol, best.labels)
-        ]  # fmt: skip
-        confusion = np.sum([row["confusion"] for row in own], axis=0)
-        names = own[0]["class_names"][: len(confusion)] or None
-        right = sorted(
-            (share, name)
-            for share, name in zip(per_class_accuracy(confusion), names or map(str, range(len(confusion))), strict=True)
-            if share is not None
-        )
-        which = f"{protocol_name(best.protocol)} of {run}" if run else protocol_name(best.protocol)
-        pairs = ", ".join(_pair(pair) for pair in most_confused(confusion, names))
-        lines.append(f"Most confused ({which}): {pairs or 'nothing'}.")
-        told = ", ".join(f"{name} {share:.1%}" for share, name in right)
-        lines.append(f"Right by class ({which}): {told}.")
-    return lines
-
-
-def _pair(pair: ConfusedPair) -> str:
-    return f"{pair.true} → {pair.predicted} {pair.share:.1%}"

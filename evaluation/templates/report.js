@@ -1,8 +1,9 @@
 // Tables sort by a column: first click best guess (numbers from large, words from a), second the other way, third as it was.
 (() => {
   const value = (row, column) => {
-    const text = row.cells[column].textContent.trim().replaceAll("\u2212", "-").replaceAll(",", "");
-    const number = parseFloat(text);
+    const cell = row.cells[column], text = cell.textContent.trim();
+    if (cell.tagName === "TH" || cell.classList.contains("text")) return text; // a run may be called 2024
+    const number = parseFloat(text.replaceAll("\u2212", "-").replaceAll(",", ""));
     return Number.isNaN(number) ? text : number;
   };
   const empty = (cell) => cell === "" || cell === "–";
