@@ -168,7 +168,7 @@ def side_by_side(entries: Sequence[Mapping[str, Any]]) -> Table:
         if all(value is None for value in values):
             continue
         table.add_row(metric.title, *(Text(metric.text(value), style="bold") for value in values))
-        baseline = next(name for name in ("grey_lookup", "grey") if name in metric.baselines)
+        baseline = "grey" if "grey" in metric.baselines else "grey_lookup"
         without = [baseline_value(entry, metric, baseline) for entry in entries]
         if any(value is not None for value in without):
             table.add_row(Text(f"  {COLOUR_BASELINES[baseline]}", style="dim"), *map(metric.text, without))

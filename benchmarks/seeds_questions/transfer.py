@@ -40,7 +40,7 @@ def does_it_help(bench: Bench) -> Answer:
 def _probed(folder: Path, bench: Bench) -> Comparison | None:
     """A run's linear probe; one that was made before is read and not made again."""
     if not any(row["protocol"] == "linear" for row in read_results(folder)["transfer"]):
-        probe(ProbeConfig(run=folder, data=bench.options.data, seed=bench.options.seed))
+        probe(ProbeConfig(run=folder, data=bench.options.data, grid=1, seed=bench.options.seed))
     return headline(read_results(folder)["transfer"])
 
 

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from pretint.evaluation import ReportRun, render_report, transfer_row, write_report
+from pretint.evaluation.result_sections import depths, transfer_blocks
 from pretint.runtime import ArgumentError
 
 NASTY = "runs/<script>alert('1')</script>&\"x"
@@ -114,6 +115,55 @@ def test_runs_whose_grey_is_made_differently_are_told_apart():
     assert notes("rec601", "mean")
     assert not notes("rec601", "rec601")
     assert not notes("rec601", None)  # of a run that tells nothing nothing is told
+
+
+def judged(name: str, pretrained: float, **changes: object) -> ReportRun:
+    rows = [
+        transfer_row(
+            data="x",
+            protocol="linear",
+            init=init,
+            top1=top1,
+            sees=sees,
+            per_layer={"stage0": 0.3, "stage1": top1, "hypercolumn": top1},
+        )
+        for init, top1, sees in (
+            ("pretrained", pretrained, "grey"),
+            ("random", 0.4, "grey"),
+            ("supervised-grey", 0.7, "grey"),
+            ("supervised-rgb", 0.9, "rgb"),
+        )
+    ]
+    return ReportRun(name, results={"transfer": rows}, **changes)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_ceiling_in_colour_is_a_curve_of_its_own():
+    ((_, pretrained, random, supervised),) = depths([judged("a", 0.5)])
+    assert pretrained["a"]["stage1"] == 0.5
+    assert random["a"]["stage1"] == 0.4
+    assert {name: layers["stage1"] for name, layers in supervised.items()} == {"a": 0.7, "a: rgb": 0.9}
+
+
+def test_controls_that_runs_share_are_drawn_and_listed_once():
+    runs = [judged(name, 0.5 + index / 50) for index, name in enumerate("abcd")]
+    ((_, pretrained, random, supervised),) = depths(runs)
+    assert list(pretrained) == ["a", "b", "c", "d"]
+    assert list(random) == ["4 runs"]
+    assert sorted(layers["stage1"] for layers in supervised.values()) == [0.7, 0.9]
+    (block,) = transfer_blocks(runs)
+    assert [row["run"] for row in block["rows"] if row["kind"] == "baseline"] == ["4 runs"]
+
+
+def test_runs_that_were_judged_in_another_way_are_not_counted_together():
+    rows = [
+        transfer_row(data="x", protocol="probe-finetune", init=i, top1=t)
+        for i, t in (("pretrained", 0.9), ("random", 0.5))
+    ]
+    other = ReportRun("other", results={"transfer": rows})
+    page = Page(render_report([judged("a", 0.5), judged("b", 0.6), other])).text
+    assert "helped 2 of 2 measured runs. Best: b, +20.0" in page
+    assert "1 run was judged in another way" in page
+    assert "from scratch" in page
 
 
 def test_every_number_of_the_tables_equals_the_input():

@@ -5,7 +5,16 @@ import pytest
 from rich.console import Console
 from scipy.stats import ttest_rel
 
-from pretint.evaluation import INITS, PROTOCOLS, colour_table, compare, headline, transfer_row, transfer_table
+from pretint.evaluation import (
+    INITS,
+    PROTOCOLS,
+    colour_table,
+    compare,
+    difference,
+    headline,
+    transfer_row,
+    transfer_table,
+)
 from pretint.runtime import ArgumentError, UnknownNameError
 
 
@@ -84,6 +93,26 @@ def test_the_noise_over_seeds_is_the_interval_of_a_paired_t_test():
     rows += [row("random", top1, seed=seed) for seed, top1 in enumerate(random)]
     interval = ttest_rel(pretrained, random).confidence_interval(0.95)
     assert compare(rows)[0].noise == pytest.approx(100 * (interval.high - interval.low) / 2)
+
+
+def test_results_that_were_told_other_things_are_no_controls():
+    told = {"settings": {"grid": 2}, "fingerprint": ("a", "b")}
+    rows = [row("pretrained", 0.7, **told), row("random", 0.5, **told)]
+    assert compare(rows)[0].points == pytest.approx(20)
+    for other in ({"settings": {"grid": 4}}, {"fingerprint": ("a", "c")}):
+        lines = compare([row("pretrained", 0.7, **told), row("random", 0.5, **(told | other))])
+        assert [line.points for line in lines] == [None, None]
+
+
+def test_the_difference_of_two_runs_is_paired_over_seeds():
+    first = [row("pretrained", top1, seed=seed) for seed, top1 in enumerate((0.60, 0.70, 0.80))]
+    second = [row("pretrained", top1, seed=seed) for seed, top1 in enumerate((0.50, 0.58, 0.72))]
+    apart = difference(first, second)
+    assert apart is not None
+    assert apart.points == pytest.approx(10)
+    interval = ttest_rel((0.60, 0.70, 0.80), (0.50, 0.58, 0.72)).confidence_interval(0.95)
+    assert apart.noise == pytest.approx(100 * (interval.high - interval.low) / 2)
+    assert difference(first, [row("pretrained", 0.5, seed=7)]) is None
 
 
 def test_rows_that_list_depths_are_compared_depth_by_depth():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,10 @@ def test_data_sets_are_measured_side_by_side_as_each_is_alone(run_copy: Path, sm
     table = outcome.tables[0]
     assert [str(column.header).split()[0] for column in table.columns] == ["metric", "scenes.npz", "b.npz", "c.npz"]
     evaluate(EvaluateConfig(run=run_copy, data=others[0], **CPU))
-    assert read_results(run_copy)["colour"][1] == entries[1]
+    again = read_results(run_copy)["colour"][1]
+    words = ["pretint", "evaluate", str(run_copy), "--device", "cpu", "--precision", "fp32", "--data", others[0]]
+    assert sorted(shlex.split(again["command"])) == sorted(words)
+    assert again | {"command": None} == entries[1] | {"command": None}
 
 
 def test_classes_stand_in_the_entry_and_in_a_table(run_copy: Path):
@@ -82,6 +86,10 @@ def test_a_classifier_judges_if_asked_and_is_trained_once(
     assert told.count("trained in") == 1
     assert told.count("is at hand") == 1
     assert len(list((tmp_path / "cache" / "recolour").iterdir())) == 1
+    evaluate(EvaluateConfig(run=run_copy, **CPU))  # the same painting measured again without it
+    assert [read_results(run_copy)["colour"][0][key] for key in RECOLOUR] == [painted, grey, colour, score]
+    evaluate(EvaluateConfig(run=run_copy, saturation=0.5, **CPU))  # another painting, that nobody judged
+    assert read_results(run_copy)["colour"][1]["recolour_top1_painted"] is None
 
 
 def test_what_a_classifier_cannot_judge_is_refused(run_copy: Path, tmp_path: Path):

@@ -106,7 +106,7 @@ def test_what_has_no_pretext_is_not_called_pretrained(small_data: Path, tmp_path
     page = (tmp_path / "page.html").read_text()
     assert f"{100 * rows[0]['top1']:.1f}" in page
     assert "Pretraining changed" not in page
-    assert "pretint probe" not in page
+    assert "Add it with <code>pretint probe" not in page
 
 
 def test_settings_that_do_not_go_together_are_refused_at_once(tmp_path: Path):

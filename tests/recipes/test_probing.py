@@ -49,7 +49,7 @@ def test_both_solvers_find_nearly_the_same(small_run: Path, tmp_path: Path):
         run = Path(shutil.copytree(small_run, tmp_path / solver))
         outcome = probe(ProbeConfig(run=run, grid=1, control=False, cache=False, precision="fp32", solver=solver))
         (row,) = outcome.results["transfer"]
-        assert row["solver"] == solver
+        assert row["settings"] == {"grid": 1, "solver": solver}
         found.append([layer["test_top1"] for layer in row["per_layer"].values()])
     # 100 test images, and each solver chooses its own weight decay
     assert found[0] == pytest.approx(found[1], abs=0.06)
