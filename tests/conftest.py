@@ -13,10 +13,13 @@ from jaxtyping import install_import_hook
 _CHECKED = ("colour", "data", "downstream", "evaluation", "pretext", "recipes", "runtime")
 _hook = install_import_hook([f"pretint.{room}" for room in _CHECKED], "beartype.beartype")
 
+# Workers of pytest-xdist share the processor; programs that tests start inherit the number.
+_workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+os.environ.setdefault("OMP_NUM_THREADS", str(max(1, min(2, (os.cpu_count() or 1) // _workers))))
+
 import torch  # noqa: E402
 
-if "OMP_NUM_THREADS" not in os.environ:
-    torch.set_num_threads(max(1, min(2, os.cpu_count() or 1)))
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 @pytest.fixture(autouse=True, scope="session")
