@@ -38,24 +38,30 @@ def pictures(seed: int, count: int = 4) -> np.ndarray:
 def make_run(name: str, top1: float, seed: int) -> ReportRun:
     rows = [
         transfer_row(
-            data="cifar10", protocol=protocol, init=init, top1=top1 - loss, labels=labels, seed=each,
+            data="cifar10", protocol=protocol, init=init, top1=top1 - loss, labels=labels, seed=each, ece=0.05,
+            sees="rgb" if init == "supervised-rgb" else "grey",
             per_layer={"stage0": 0.3, "stage1": top1 - loss} if protocol == "linear" else {},
             confusion=[[5000, 500, 0], [900, 4000, 600], [0, 2000, 3500]], class_names=CLASSES,
         )
         for each in (0, 1)
-        for init, loss in (("pretrained", 0.0), ("random", 0.1), ("supervised-grey", -0.05))
+        for init, loss in (("pretrained", 0.0), ("random", 0.1), ("supervised-grey", -0.05), ("supervised-rgb", -0.1))
         for protocol, labels in (("linear", 1.0), ("finetune", 0.01), ("finetune", 1.0))
     ]  # fmt: skip
     colour = {
         "data": "cifar10", "split": "test", "palette": "rgb-2", "cross_entropy_nats": 2.0 - top1, "delta_e2000": 10.0,
         "ab_rmse": 5.0, "prior_cross_entropy_nats": 2.5, "grey_delta_e2000": 12.0, "confusion": [[9, 1], [4, 6]],
+        "delta_m3_per_class": [3.0, 5.0, None], "grey_delta_m3_per_class": [9.0, 8.0, None], "class_names": CLASSES,
+    }  # fmt: skip
+    health = {
+        "data": "cifar10", "init": "pretrained", "sees": "grey", "seed": 0, "layer": "stage0", "effective_rank": 12.3,
+        "dead_channels": 0.05, "uniformity": -2.0, "alignment": 0.3,
     }  # fmt: skip
     shown = {"grey": pictures(0), "painted": pictures(seed), "true": pictures(1)}
     generator = np.random.default_rng(seed)
     return ReportRun(
         name,
         {"task": "palette", "data": "cifar10", "command": ["pretint", "pretrain"], "versions": {"torch": "2.10"}},
-        {"transfer": rows, "colour": [colour]},
+        {"transfer": rows, "colour": [colour], "features": [health]},
         [{"epoch": epoch, "train_loss": 2 / epoch, "validation_loss": 3 / epoch} for epoch in (1, 2, 3)],
         {**shown, "confidence": pictures(seed)[:, 0], "history": {1: pictures(3), 2: pictures(4)}},
         {**shown, "delta_e2000": generator.gamma(5, 2, 50)},
@@ -216,6 +222,30 @@ def test_nothing_is_wider_than_a_phone_and_text_has_contrast(browser: Any, repor
     assert tab.page.evaluate("document.documentElement.scrollWidth") <= 400
     tab.context.close()
 
+
+@pytest.mark.parametrize("width", [400, 1280])
+def test_a_dozen_runs_stay_readable(browser: Any, tmp_path: Path, width: int):
+    runs = [make_run(f"runs/2026-palette-{number:02d}", 0.5 + number / 50, number) for number in range(12)]
+    tab = Opened(browser, write_report(runs, tmp_path / "dozen.html"), viewport={"width": width, "height": 900})
+    assert "helped 12 of 12" in tab.page.locator("#answer .verdict").inner_text()
+    tab.page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+    assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
+    assert tab.page.evaluate(CUT_OFF) == []
+    curves = tab.page.locator("#transfer .charts svg").first
+    legend = [text for text in curves.locator("text").all_inner_texts() if text.startswith("runs/2026")]
+    assert len(set(legend)) == len(legend) == 12
+    assert tab.errors == []
+    tab.context.close()
+
+
+# Words of a chart that reach beyond it are cut off.
+CUT_OFF = """() => [...document.querySelectorAll(".figure svg")].flatMap(svg => {
+  const frame = svg.getBoundingClientRect();
+  return [...svg.querySelectorAll("text")].filter(text => {
+    const box = text.getBoundingClientRect();
+    return box.left < frame.left - 1 || box.right > frame.right + 1 || box.top < frame.top - 1 || box.bottom > frame.bottom + 1;
+  }).map(text => text.textContent);
+})"""
 
 # WCAG 2.2, success criterion 1.4.3: (lighter + 0.05) / (darker + 0.05) of every text against what lies behind it.
 CONTRAST = """() => {
