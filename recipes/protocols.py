@@ -101,6 +101,7 @@ def probe_rows(
 def _row(
     judged: Judged, about: Mapping[str, Any], labels: float, result: ProbeResult, test_labels: Tensor, seconds: float
 ) -> dict[str, Any]:
+    more: dict[str, Any] = {"per_k": result.per_k[result.layer]} if isinstance(result, NeighboursResult) else {}
     ece = None if result.probabilities is None else expected_calibration_error(result.probabilities, test_labels)
     return transfer_row(
         data=judged.train.name,
@@ -117,7 +118,7 @@ def _row(
         confusion=result.confusion.tolist(),
         ece=ece,
         class_names=list(judged.train.class_names or ()),
-        **({"per_k": result.per_k[result.layer]} if isinstance(result, NeighboursResult) else {}),
+        **more,
     )
 
 
