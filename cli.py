@@ -60,7 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        _complain(f"pretint: {error.filename or 'a file'}: {error.strerror or error}; make it writable or free some room.")
+        _complain(
+            f"pretint: {error.filename or 'a file'}: {error.strerror or error}; make it writable or free some room."
+        )
         return 2
 
 

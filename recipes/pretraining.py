@@ -102,7 +102,8 @@ def _check_batch_size(config: PretrainConfig, model: torch.nn.Module) -> None:
     if config.batch_size < needed and normalises:
         each = "" if needed == 2 else f" in each of {world_size()} processes"
         raise ArgumentError(
-            f"--batch-size: {config.batch_size} must be at least {needed}; this network's batch normalisation needs two images{each}."
+            f"--batch-size: {config.batch_size} must be at least {needed}; this network's batch normalisation needs two "
+            f"images{each}."
         )
 
 

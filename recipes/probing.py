@@ -13,10 +13,12 @@ from ..data import cache_root, class_balanced_subset
 from ..downstream import SOLVERS, linear_probe
 from ..evaluation import transfer_row, transfer_table
 from ..runtime.errors import UnknownNameError
+from ..runtime.processes import is_main
 from ..runtime.results import add_results
 from ..runtime.runlog import note
 from .options import Outcome, positive
 from .protocols import features_of
+from .together import in_all_processes
 from .transfer_data import Judged, TransferOptions, check_enough_labels, open_judged
 
 
@@ -43,8 +45,10 @@ class ProbeConfig(TransferOptions):
             raise UnknownNameError("--solver", self.solver, SOLVERS)
 
 
+@in_all_processes
 def probe(config: ProbeConfig) -> Outcome:
-    """Probes a run's encoder and, as control, the same network with random weights; adds both to `results.json`.
+    """Probes a run's encoder and, as control, the same network with random weights; adds both to `results.json`. Several processes
+    share the work of the encoder; the classifiers are the main one's.
 
     Raises:
         PretintError: the run or the data can't be used.
@@ -52,16 +56,21 @@ def probe(config: ProbeConfig) -> Outcome:
     judged = open_judged(config.run, config)
     assert judged.train.labels is not None
     check_enough_labels(judged.train.labels, config.labels)
-    rows = [_probe_one(judged, init, config) for init in judged.encoders]
+    rows = [row for init in judged.encoders if (row := _probe_one(judged, init, config)) is not None]
+    if not is_main():
+        return Outcome({"run": str(config.run)})
     results = add_results(judged.folder.path, "transfer", rows)
     return Outcome({"run": str(config.run), **results}, [transfer_table(rows)])
 
 
-def _probe_one(judged: Judged, init: str, config: ProbeConfig) -> dict[str, Any]:
+def _probe_one(judged: Judged, init: str, config: ProbeConfig) -> dict[str, Any] | None:
+    """The row of one encoder; None in other processes than the main one."""
     start = time.perf_counter()
     cache = cache_root(config.root) / "features" if config.cache else None
     note(f"probe: features of {len(judged.train) + len(judged.test)} images, {init} weights")
     train, test = features_of(judged, judged.encoders[init], config.grid, cache)
+    if not is_main():
+        return None
     assert train.labels is not None
     assert test.labels is not None
     ids = class_balanced_subset(train.labels, config.labels, config.seed)

@@ -42,7 +42,9 @@ def check_processes(config: ProcessOptions) -> int:
     if config.processes in (1, started):
         return started
     if started > 1:
-        raise ArgumentError(f"--processes: {config.processes} are asked for, and torchrun started {started}; leave it out.")
+        raise ArgumentError(
+            f"--processes: {config.processes} are asked for, and torchrun started {started}; leave it out."
+        )
     raise ArgumentError(
         f"processes: {config.processes} are asked for, and one is running; start them by the command pretint --processes, or run "
         "your script under torchrun --nproc-per-node."

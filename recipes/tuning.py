@@ -18,6 +18,7 @@ from ..data import AUGMENTATIONS
 from ..downstream import FineTuneResult, fine_tune
 from ..evaluation import expected_calibration_error, transfer_row
 from ..runtime.errors import ArgumentError, RunFolderError, UnknownNameError
+from ..runtime.processes import any_process, barrier, is_main
 from ..runtime.runlog import note
 from .options import not_negative
 from .transfer_data import Judged, TransferOptions
@@ -32,7 +33,7 @@ class TuningOptions(TransferOptions):
 
     Attributes:
         epochs: passes over the labelled images; more with few labels, so that there are 400 steps.
-        batch_size: images a step.
+        batch_size: images a step, of all processes together.
         learning_rate: peak of AdamW's learning rate, for the classifier.
         layer_decay: factor of the learning rate from each layer to the one before; from scratch all layers learn alike.
         weight_decay: of weights.
@@ -132,17 +133,29 @@ def supervised_encoder(
     if cache is None:
         return _tune(judged, untrained, options, 1.0, seed, scratch=True).model
     folder = cache / _fingerprint(judged, untrained, options, seed)
-    if folder.is_dir():
-        try:
-            return judged.compute.place(load_backbone(folder))
-        except RunFolderError as error:
-            warnings.warn(f"the cached encoder {folder} can't be used ({error}); training it anew.", stacklevel=2)
-    note(f"transfer: training the supervised control, seed {seed}")
-    trained = _tune(judged, untrained, options, 1.0, seed, scratch=True).model
-    card = {"task": "supervised", "data": judged.train.name, "epochs": options.epochs, "seed": seed}
-    save_backbone(trained, folder, card, judged.train.image_size)
-    # not the trained one: it has a classifier, and its features would be cached under another name than those of the next call
-    return judged.compute.place(load_backbone(folder))
+    encoder = _cached_encoder(folder)
+    if any_process(encoder is None):
+        note(f"transfer: training the supervised control, seed {seed}")
+        trained = _tune(judged, untrained, options, 1.0, seed, scratch=True).model
+        card = {"task": "supervised", "data": judged.train.name, "epochs": options.epochs, "seed": seed}
+        if is_main():
+            save_backbone(trained, folder, card, judged.train.image_size)
+        barrier()
+        # not the trained one: it has a classifier, and its features would be cached under another name than those of the next call
+        encoder = load_backbone(folder)
+    assert encoder is not None
+    return judged.compute.place(encoder)
+
+
+def _cached_encoder(folder: Path) -> nn.Module | None:
+    """What was kept there; None where there is nothing, or (with a warning) where it is damaged."""
+    if not folder.is_dir():
+        return None
+    try:
+        return load_backbone(folder)
+    except RunFolderError as error:
+        warnings.warn(f"the cached encoder {folder} can't be used ({error}); training it anew.", stacklevel=2)
+        return None
 
 
 def _fingerprint(judged: Judged, untrained: nn.Module, options: TuningOptions, seed: int) -> str:

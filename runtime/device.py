@@ -34,7 +34,9 @@ def resolve_device(name: str = "auto") -> torch.device:
         name = "cuda" if has_cuda else "mps" if has_mps else "cpu"
     if world_size() > 1 and name.startswith("cuda"):
         if name != "cuda":
-            raise ArgumentError(f"device: {name!r} is one GPU, and each of {world_size()} processes has its own; use 'cuda'.")
+            raise ArgumentError(
+                f"device: {name!r} is one GPU, and each of {world_size()} processes has its own; use 'cuda'."
+            )
         name = f"cuda:{local_rank()}"
     index = int(name.partition(":")[2] or 0)
     if (name.startswith("cuda") and not index < torch.cuda.device_count()) or (name == "mps" and not has_mps):

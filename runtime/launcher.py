@@ -32,7 +32,12 @@ def launch(words: Sequence[str], processes: int) -> int:
     Returns:
         The exit code: 0; 128 + the signal's number where a signal stopped or killed a process; else what the first one to fail gave.
     """
-    with tempfile.TemporaryDirectory(prefix="pretint-") as logs, _quiet(), _shared_threads(processes), _first_signal_only():
+    with (
+        tempfile.TemporaryDirectory(prefix="pretint-") as logs,
+        _quiet(),
+        _shared_threads(processes),
+        _first_signal_only(),
+    ):
         config = LaunchConfig(
             min_nodes=1,
             max_nodes=1,

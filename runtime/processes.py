@@ -105,7 +105,9 @@ def joined(device_type: str) -> Iterator[None]:
 def check_devices(device_type: str, processes: int) -> None:
     """Raises ArgumentError unless so many processes on one machine each have a device."""
     if processes > 1 and device_type == "mps":
-        raise ArgumentError("--processes: an Apple GPU serves one process only; leave --processes out, or add --device cpu.")
+        raise ArgumentError(
+            "--processes: an Apple GPU serves one process only; leave --processes out, or add --device cpu."
+        )
     if processes > 1 and device_type == "cuda" and torch.cuda.device_count() < processes:
         raise ArgumentError(
             f"--processes: {processes} processes need as many GPUs, and this machine has {torch.cuda.device_count()}; "
