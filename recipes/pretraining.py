@@ -68,7 +68,7 @@ def pretrain(config: PretrainConfig) -> Outcome:
     if model.classifier is not None and not config.resume:  # a run that goes on has its weights in the checkpoint
         model.classifier.load(config.fusion_weights)
     if config.sync_batch_norm:
-        model = convert_sync_batchnorm(model)
+        convert_sync_batchnorm(model)  # in place, since the model itself is no normalisation
     _check_batch_size(config, model)
     batches = Batches(
         source.subset(kept), config.batch_size, seed=config.seed, augment=config.augment, views=task.views, device=compute.device
