@@ -30,7 +30,7 @@ def launch(words: Sequence[str], processes: int) -> int:
     A first SIGINT or SIGTERM is handed on to all of them, later ones change nothing.
 
     Returns:
-        The exit code: 0; 128 + the signal's number where a signal stopped or killed a process; else what the first one to fail gave.
+        The exit code: 0; 128 + the signal's number where a signal stopped or killed a process; else that of one that failed.
     """
     with (
         tempfile.TemporaryDirectory(prefix="pretint-") as logs,

@@ -91,11 +91,12 @@ class Runs:
         return load_file(self.folder / name / "checkpoints" / "last.safetensors")
 
     def judged(self, folder: str) -> list[list[str]]:
+        common = [folder, "--data", self.data, "--device", "cpu", "--precision", "fp32"]
         return [
-            ["evaluate", folder, "--data", self.data, "--device", "cpu", "--precision", "fp32"],
-            ["probe", folder, "--data", self.data, "--device", "cpu", "--precision", "fp32", "--no-cache"],
-            ["finetune", folder, "--data", self.data, "--device", "cpu", "--precision", "fp32", "--epochs", "2", "--batch-size", "12"],
-        ]  # fmt: skip
+            ["evaluate", *common],
+            ["probe", *common, "--no-cache"],
+            ["finetune", *common, "--epochs", "2", "--batch-size", "12"],
+        ]
 
 
 @pytest.fixture(scope="module")
