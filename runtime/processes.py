@@ -94,7 +94,7 @@ def joined(device_type: str) -> Iterator[None]:
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and not _LOST.search(str(error)):
             raise
-        reason = " ".join(str(error).split())[:200]
+        reason = " ".join(str(error).split())[:120]
         raise ProcessError(
             f"Another process has ended or can't be reached ({reason}); see what it says, then go on with --resume."
         ) from error
