@@ -35,7 +35,7 @@ def launch(words: Sequence[str], processes: int) -> int:
     with (
         tempfile.TemporaryDirectory(prefix="pretint-") as logs,
         _quiet(),
-        _shared_threads(processes),
+        _environment(processes),
         _first_signal_only(),
     ):
         config = LaunchConfig(
@@ -75,16 +75,19 @@ def _exit_code(failures: Mapping[int, ProcessFailure]) -> int:
 
 
 @contextmanager
-def _shared_threads(processes: int) -> Iterator[None]:
-    """Each process gets its part of the threads that one alone would have."""
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = str(max(1, torch.get_num_threads() // processes))
+def _environment(processes: int) -> Iterator[None]:
+    """Each process gets its part of the threads that one alone would have, and keeps torch's advice on its speed to itself."""
+    threads = str(max(1, torch.get_num_threads() // processes))
+    wanted = {"OMP_NUM_THREADS": threads, "TORCH_CPP_LOG_LEVEL": os.environ.get("TORCH_CPP_LOG_LEVEL", "ERROR")}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
     try:
         yield
     finally:
-        os.environ.pop("OMP_NUM_THREADS")
-        if before is not None:
-            os.environ["OMP_NUM_THREADS"] = before
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
 
 
 @contextmanager
