@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ._version import __version__
-from .runtime.errors import PretintError, UnknownNameError
+from .runtime.errors import ArgumentError, PretintError, ProcessError, UnknownNameError
 
 # verb: (config, function, what it does); the recipe is imported only when its verb is called
 VERBS: dict[str, tuple[str, str, str]] = {
@@ -51,18 +51,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(words[0], words[1:])
     except PretintError as error:
-        print(f"pretint: {error}", file=sys.stderr)
+        _complain(f"pretint: {error}", last_word=isinstance(error, ProcessError))
         return 2
     except KeyboardInterrupt as stop:
-        print("pretint: stopped.", file=sys.stderr)
+        _complain("pretint: stopped.")
         return 128 + getattr(stop, "signal_number", 2)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        print(
-            f"pretint: {error.filename or 'a file'}: {error.strerror or error}; make it writable or free some room.",
-            file=sys.stderr,
+        _complain(
+            f"pretint: {error.filename or 'a file'}: {error.strerror or error}; make it writable or free some room."
         )
         return 2
 
@@ -84,8 +83,30 @@ def _run(verb: str, words: list[str]) -> int:
         description=sentence.capitalize() + ".",
         config=settings,
     )
-    _show(getattr(recipes, function_name)(config), config.json)
+    wanted = getattr(config, "processes", None)
+    if wanted is None and _is_launched():
+        raise ArgumentError(f"{verb}: it works in one process; start it without torchrun.")
+    if wanted is not None and wanted > 1 and not _is_launched():
+        return recipes.start_processes(config, [verb, *words])
+    outcome = getattr(recipes, function_name)(config)
+    if not _is_launched() or os.environ.get("RANK") == "0":
+        _show(outcome, config.json)
     return 0
+
+
+def _is_launched() -> bool:
+    """Whether this is one of several processes, as torchrun's environment variables tell."""
+    return os.environ.get("WORLD_SIZE", "1") != "1"
+
+
+def _complain(sentence: str, *, last_word: bool = False) -> None:
+    """Prints what was wrong, once for all processes."""
+    if _is_launched():
+        from .runtime.processes import first_to_say
+
+        if not first_to_say(sentence, last_word=last_word):
+            return
+    print(sentence, file=sys.stderr, flush=True)
 
 
 def _show(outcome: Any, as_json: bool) -> None:

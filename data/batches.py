@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
 from ..runtime.errors import ArgumentError, UnknownNameError
+from ..runtime.processes import share, world_size
 from ..runtime.randomness import hash_permutation, hash_uniform
 from .tensors import ImageSource
 
@@ -136,18 +137,24 @@ def _resample(
 class Batches:
     """The batches of a source, epoch by epoch; any step of any epoch can be had without the ones before it.
 
+    Of several processes each is given its share of every batch: neighbours, so that the shares behind each other are the batch of a
+    process alone.
+
     Args:
         source: where the pictures come from; one that does not live on `device` is read from where it is.
-        batch_size: pictures per step.
+        batch_size: pictures per step, of all processes together.
         seed: of order and augmentation.
         augment: one of AUGMENTATIONS.
         shuffle: a new order each epoch; else the order of the source.
-        drop_last: leave out the last batch when it is not full.
+        drop_last: leave out the last batch when it is not full. Else a rest of fewer pictures than processes, of which some would
+            have none, is part of the batch before it.
         views: how many differently augmented views of each picture a batch holds.
         device: where the batches are wanted; None: where the source lives.
 
     Raises:
-        ArgumentError: batch size below 1, no pictures, or fewer pictures than one full batch while `drop_last`.
+        ArgumentError: batch size below 1, no pictures; while `drop_last`, a batch size that is no multiple of the processes or more
+            than the pictures.
+        DataError: fewer pictures than processes.
         UnknownNameError: `augment` is none of AUGMENTATIONS.
 
     >>> from pretint.data import TensorSource
@@ -172,6 +179,11 @@ class Batches:
             raise UnknownNameError("augment", augment, AUGMENTATIONS)
         if batch_size < 1:
             raise ArgumentError(f"batch_size: got {batch_size}; at least 1 picture per step is needed.")
+        if drop_last and batch_size % world_size():
+            raise ArgumentError(
+                f"--batch-size: {batch_size} images can't be shared evenly by {world_size()} processes; use a multiple of "
+                f"{world_size()}."
+            )
         if not len(source):
             raise ArgumentError(f"source: {source.name!r} ({source.split}) has no pictures; at least 1 is needed.")
         if drop_last and len(source) < batch_size:
@@ -179,6 +191,7 @@ class Batches:
                 f"batch_size: got {batch_size}, but {source.name!r} ({source.split}) has {len(source)} pictures; "
                 f"use a batch size of at most {len(source)}."
             )
+        share(len(source))  # fewer pictures than processes are refused
         self.source, self.batch_size, self.seed = source, batch_size, seed
         self.augment, self.shuffle, self.drop_last, self.device = augment, shuffle, drop_last, device
         self.views = views
@@ -187,7 +200,7 @@ class Batches:
     def __len__(self) -> int:
         """Steps per epoch."""
         full, rest = divmod(len(self.source), self.batch_size)
-        return full if self.drop_last or not rest else full + 1
+        return full if self.drop_last or not rest or (full and rest < world_size()) else full + 1
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         """The batches of one epoch from `start_step` on, equal to those of a run that was never interrupted.
@@ -204,7 +217,9 @@ class Batches:
         order = hash_permutation(self.seed, epoch, n, device) if self.shuffle else torch.arange(n, device=device)
         labels = self._labels if self._labels is None else self._labels.to(device)
         for step in range(start_step, len(self)):
-            ids = order[step * self.batch_size : (step + 1) * self.batch_size]
+            last = not self.drop_last and step == len(self) - 1
+            ids = order[step * self.batch_size : n if last else (step + 1) * self.batch_size]
+            ids = ids[share(len(ids))]
             pictures = self.source.gather(ids, device)
             first, *others = (
                 augment(pictures, ids, seed=self.seed, epoch=epoch, mode=self.augment, view=view)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..runtime.errors import DataError
+from ..runtime.processes import main_first
 
 _CHUNK = 2**20
 
@@ -42,7 +43,11 @@ def fetch(spec: ArchiveSpec, root: Path | None) -> Path:
     Raises:
         DataError: it is not there and cannot be downloaded, or its checksum is wrong.
     """
-    folder = cache_root(root)
+    with main_first():
+        return _fetch(spec, cache_root(root))
+
+
+def _fetch(spec: ArchiveSpec, folder: Path) -> Path:
     path = folder / spec.filename
     try:
         if not path.is_file():

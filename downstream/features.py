@@ -24,6 +24,7 @@ from ..data import ImageSource
 from ..runtime.device import Compute
 from ..runtime.errors import ArgumentError, DataError, NotFiniteError, RunFolderError, UnknownNameError
 from ..runtime.files import write_atomically
+from ..runtime.processes import any_process, is_main, rows_to_main, share
 from ..runtime.tensors import read_metadata, read_tensors, tensors_checksum
 
 # Part of every cache key: a change of the pooling or of the file's form makes old files unreachable rather than wrong.
@@ -58,6 +59,9 @@ def extract_features(
     cache: Path | None = None,
 ) -> Features:
     """Every stage of an encoder, pooled to its global average or to a grid, for every image, in one pass.
+
+    Several processes each look at their share of the images, and all of them must call this; the main one gets all features, the
+    others no rows.
 
     The encoder runs in evaluation mode and inference mode; each module's training flag is put back afterwards. Nothing
     but the pooled vectors (float32, allocated once) and one batch is held in memory.
@@ -132,32 +136,33 @@ def _cached(
         return _pooled_stages(encoder, source, compute, batch_size, pooling)
     key = _key(encoder, source, compute, pooling)
     path = Path(folder) / f"{key}.safetensors"
-    arrays = _read(path)
-    if arrays is None:
+    arrays = _read(path) if is_main() else {}
+    if any_process(arrays is None):
         arrays = _pooled_stages(encoder, source, compute, batch_size, pooling)
-        _write(path, arrays)
-    return arrays
+        if is_main():
+            _write(path, arrays)
+    return arrays or {}
 
 
 def _pooled_stages(
     encoder: nn.Module, source: ImageSource, compute: Compute, batch_size: int, pooling: _Pooling
 ) -> dict[str, Tensor]:
-    """One pass over the source: layer name -> float32 (n, d) on the CPU, checked to be finite."""
-    n, arrays = len(source), {}
+    """One pass over the source: layer name -> float32 (n, d) on the CPU of the main process, checked to be finite."""
+    own, arrays = torch.arange(len(source))[share(len(source))], {}
     on_gpu = compute.device.type == "cuda"
-    for start in range(0, n, batch_size):
-        ids = torch.arange(start, min(start + batch_size, n))
+    for start, ids in zip(range(0, len(own), batch_size), own.split(batch_size), strict=True):
         rgb = source.gather(ids, device=compute.device)  # (b, 3, h, w)
         pooled = _pool(encoder, rgb, compute, pooling)
         if not arrays:
             # Page-locked memory lets the copies below run behind the computation instead of stopping it at each batch.
-            arrays = {name: torch.empty(n, x.shape[1], pin_memory=on_gpu) for name, x in pooled.items()}
+            arrays = {name: torch.empty(len(own), x.shape[1], pin_memory=on_gpu) for name, x in pooled.items()}
         for name, x in pooled.items():
             arrays[name][start : start + len(x)].copy_(x, non_blocking=on_gpu)
     if on_gpu:
         torch.cuda.synchronize(compute.device)
+    arrays = {name: rows_to_main(array, len(source)) for name, array in arrays.items()}
     for name, array in arrays.items():
-        if not is_finite(array):
+        if is_main() and not is_finite(array):
             raise NotFiniteError(
                 f"The features of layer {name!r} hold NaN or infinity; check the encoder's weights, or use fp32 "
                 "instead of bf16."

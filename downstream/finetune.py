@@ -19,6 +19,7 @@ from ..data import Batch, Batches, ImageSource, class_balanced_subset
 from ..runtime.device import Compute
 from ..runtime.errors import ArgumentError, DataError
 from ..runtime.loop import LoopSettings, Loss, Training
+from ..runtime.processes import gather_rows, is_main, parallel, share, world_size
 from ..runtime.runlog import RunLog
 from .linear import linear_classifier
 from .protocol import held_out
@@ -82,6 +83,8 @@ def fine_tune(
 ) -> FineTuneResult:
     """Trains a copy of the encoder with a fresh classifier on labelled images and tests it once.
 
+    Several processes share each batch, and the images to test; all of them must call this, and get the same result.
+
     The epoch is chosen by the loss on held-out training images. A layer's learning rate is `learning_rate` times `layer_decay` to
     the power of its distance from the classifier (Howard & Ruder 2018, section 3.2, through timm's `group_matcher`).
 
@@ -91,7 +94,7 @@ def fine_tune(
         labels: share of the training labels, in (0, 1]; the subset is fixed by the seed and class-balanced.
         epochs: passes over the labelled images; more if needed for `min_steps` optimiser steps.
         min_steps: fewest optimiser steps, so that few labels do not mean hardly any training.
-        batch_size: images a step; less if there would be under 16 steps an epoch.
+        batch_size: images a step, of all processes together; less if there would be under 16 steps an epoch.
         learning_rate: of the classifier (AdamW, warm-up and cosine).
         weight_decay: not on biases and normalisations.
         layer_decay: in (0, 1]; 1 gives all layers the same rate, which is what training from scratch wants.
@@ -123,7 +126,8 @@ def fine_tune(
     model.reset_classifier(classes)  # type: ignore[operator]
     model = compute.place(model)
     chosen = train.subset(ids)
-    batch_size = max(2, min(batch_size, len(kept) // _BATCHES_AT_LEAST))
+    # as many in each process, and two of them, which batch norm needs
+    batch_size = max(2, min(batch_size, len(kept) // _BATCHES_AT_LEAST) // world_size()) * world_size()
     batches = Batches(chosen.subset(kept), batch_size, seed=seed, augment=augment, device=compute.device)
     epochs = max(epochs, math.ceil(min_steps / len(batches)))
     if probe_first:
@@ -132,17 +136,19 @@ def fine_tune(
     for group in groups:
         group["lr"] = learning_rate * group.pop("lr_scale")
     optimizer = torch.optim.AdamW(groups, lr=learning_rate, fused=compute.device.type in ("cpu", "cuda"))
+    network = parallel(model, compute.device)
     best = _BestWeights(model, chosen.subset(held), compute)
     settings = LoopSettings(epochs, warmup_epochs=min(1.0, epochs / 10), patience=patience, seed=seed)
 
     def loss_of(batch: Batch) -> Loss:
         inputs = compute.layout(model.preprocess(batch.rgb))  # type: ignore[operator]
         with compute.autocast():
-            logits = model(inputs)
+            logits = network(inputs)
         return _classification_loss(logits, batch.labels)
 
     with RunLog(None, title, epochs * len(batches), quiet=quiet) as log:
-        state = Training(model, optimizer, batches, loss_of, best.validate, compute, settings).run(log)
+        training = Training(model, optimizer, batches, loss_of, best.validate, compute, settings, network=network)
+        state = training.run(log)
     model.load_state_dict(best.weights)
     logits = predict_logits(model, test, compute)
     assert test.labels is not None
@@ -168,6 +174,8 @@ def _begin_as_probe(model: nn.Module, source: ImageSource, classes: int, compute
         )
     assert source.labels is not None
     features = _predict(model, source, compute, features=True)
+    if not is_main():  # whose weights all are given before the first step
+        return
     weight, bias = linear_classifier(features, source.labels, classes, seed=seed)
     with torch.no_grad():
         head.weight.copy_(weight)
@@ -207,7 +215,8 @@ def _classification_loss(logits: Float[Tensor, "b c"], labels: Int64[Tensor, " b
 def predict_logits(
     model: nn.Module, source: ImageSource, compute: Compute, batch_size: int = 512
 ) -> Float[Tensor, "n c"]:
-    """Logits of a classifier with `preprocess` for all images of a source, in evaluation mode, float32."""
+    """Logits of a classifier with `preprocess` for all images of a source, in evaluation mode, float32; of several processes each
+    looks at its share, and all of them get, and must ask for, the whole."""
     return _predict(model, source, compute, batch_size)
 
 
@@ -218,13 +227,13 @@ def _predict(
     """Logits, or the pooled features that they are made of."""
     model.eval()
     parts = []
-    for ids in torch.arange(len(source)).split(batch_size):
+    for ids in torch.arange(len(source))[share(len(source))].split(batch_size):
         rgb = source.gather(ids, compute.device)
         with compute.autocast():
             inputs = compute.layout(model.preprocess(rgb))  # type: ignore[operator]
             last = model.forward_features(inputs)  # type: ignore[operator]
             parts.append(model.forward_head(last, pre_logits=features).float())  # type: ignore[operator]
-    return torch.cat(parts)
+    return gather_rows(torch.cat(parts), len(source))
 
 
 class _BestWeights:

@@ -16,7 +16,7 @@ from ..runtime.errors import ArgumentError
 from .auc import areas, cell_count, error_cells
 from .baselines import Picture, grey_lookup_picture, grey_picture, prior_chroma, prior_picture
 from .label_quality import LabelQuality, no_labels
-from .sums import Sums
+from .sums import Sums, total_of
 
 # The mean squared error that rounding to 8 bits alone makes, on a scale of 1. Pictures that agree better than this
 # count as 58.9 dB: an exact copy would be infinite, and one such picture (a grey one in the data, under "all grey")
@@ -33,8 +33,8 @@ class ColourQuality:
     """A streaming accumulator of colour metrics: `update` with batches, `compute` once at the end.
 
     Sums are float64 on the pictures' device (on the CPU where the device has no float64), so that any batching gives
-    the same numbers; `update` does not wait for the device. Each picture counts once; use one accumulator per process
-    and `merge`, or one process.
+    the same numbers; `update` does not wait for the device. Each picture counts once: of several processes each has an
+    accumulator for its share, and `reduce` adds them up.
 
     Args:
         palette: the palette that `logits` refer to; None when the task predicts colours and not labels.
@@ -143,6 +143,13 @@ class ColourQuality:
         self._classified |= other._classified
         self._too_small_for_ssim |= other._too_small_for_ssim
         self._resolution = self._resolution or other._resolution
+
+    def reduce(self) -> None:
+        """Add up what all processes counted, each of different pictures and at least one; called once, before `compute`, by all."""
+        self._sums.reduce()
+        if self._labels is not None:
+            self._labels.reduce()
+        self._images, self._pixels = total_of(self._images), total_of(self._pixels)
 
     def compute(self) -> dict[str, Any]:
         """The metrics as `results.json` "colour" has them; None where one does not apply.

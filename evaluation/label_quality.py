@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..colour import Palette, grey_levels, shrink_to
 from .baselines import LabelTable, label_tables
-from .sums import Sums
+from .sums import Sums, total_of
 
 LABEL_METRICS = ("cross_entropy_nats", "bits_per_pixel", "top1", "top5", "class_balanced_top1")
 # the network; P(label); P(label | grey level)
@@ -59,6 +59,11 @@ class LabelQuality:
         """Adds what another accumulator counted."""
         self.pixels += other.pixels
         self._sums.merge(other._sums)
+
+    def reduce(self) -> None:
+        """Adds up what all processes counted."""
+        self._sums.reduce()
+        self.pixels = total_of(self.pixels)
 
     def compute(self) -> dict[str, Any]:
         """The metrics with their baselines, and the confusion matrix; None for all if nothing was counted.

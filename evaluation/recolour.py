@@ -12,7 +12,7 @@ from torch import Tensor
 from ..colour import to_uint8
 from ..runtime.errors import ArgumentError
 from .baselines import Picture, grey_picture
-from .sums import Sums
+from .sums import Sums, total_of
 
 # RGB uint8 (b, 3, h, w) -> logits (b, classes)
 Classify: TypeAlias = Callable[[Tensor], Tensor]
@@ -77,6 +77,11 @@ class RecolourQuality:
         """Add what another accumulator counted (another process, another part of the data), by the same classifier."""
         self._sums.merge(other._sums)
         self._images += other._images
+
+    def reduce(self) -> None:
+        """Add up what all processes counted; called once, before `compute`, by all."""
+        self._sums.reduce()
+        self._images = total_of(self._images)
 
     def compute(self) -> dict[str, float | None]:
         """The metrics as `results.json` "colour" has them.

@@ -7,6 +7,7 @@ from jaxtyping import Int64, Shaped
 from torch import Tensor
 
 from ..runtime.errors import ArgumentError, NotFiniteError
+from ..runtime.processes import sum_over_processes
 
 
 class Sums:
@@ -33,6 +34,11 @@ class Sums:
         """Adds what other sums hold."""
         for name, total in other._totals.items():
             self._grow(name, total)
+
+    def reduce(self) -> None:
+        """Adds up what all processes hold; each of them must have counted the same names, and call this once at the end."""
+        for name in sorted(self._totals):
+            self._totals[name] = sum_over_processes(self._totals[name])
 
     def totals(self) -> dict[str, Tensor]:
         """All totals by name, on the CPU.
@@ -61,3 +67,8 @@ class Sums:
 
 def _with_float64(values: Tensor) -> Tensor:
     return values.cpu() if values.device.type == "mps" else values
+
+
+def total_of(count: int) -> int:
+    """A count of this process with those of all others."""
+    return int(sum_over_processes(torch.tensor(count)))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..data import Batch
 from ..runtime.errors import ArgumentError
 from ..runtime.loop import Loss
+from ..runtime.processes import sum_over_processes, world_size
 from .contract import PaintingTask, Task, colour_prediction, colourizes, network_input
 from .heads import Half, HalfHead, Heads
 from .model import HeadSettings, make_head
@@ -109,13 +110,14 @@ class CombinedTask:
         return parts[self._lead][0], tuple(targets for _, targets in parts)
 
     def loss(self, predictions: tuple[Any, ...], targets: tuple[Any, ...]) -> Loss:
-        """Σ wᵢ·numeratorᵢ / denominatorᵢ, as a mean over the batch's pictures."""
+        """Σ wᵢ·numeratorᵢ / denominatorᵢ, as a mean over the batch's pictures; of several processes each gives its part of it."""
         losses = [task.loss(p, t) for task, p, t in zip(self.tasks, predictions, targets, strict=True)]
+        counts = [sum_over_processes(one.denominator.detach()) for one in losses]
         total = sum(
-            w * one.numerator / one.denominator.clamp_min(1) for w, one in zip(self.weights, losses, strict=True)
+            w * one.numerator / count.clamp_min(1) for w, one, count in zip(self.weights, losses, counts, strict=True)
         )
         assert isinstance(total, Tensor)
-        return Loss(total, total.new_ones(()))
+        return Loss(total, total.new_full((), 1 / world_size()))
 
     def colour_prediction(self, predictions: tuple[Any, ...]) -> Any:
         """The part of a prediction that paints."""

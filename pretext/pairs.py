@@ -14,6 +14,7 @@ from ..colour import Palette, bin_palette, build_palette, luma, shrink
 from ..data import Batch
 from ..runtime.errors import ArgumentError
 from ..runtime.loop import Loss
+from ..runtime.processes import gather_with_gradient
 from .classification import PaletteTask, PictureBatches
 from .cross_entropy import pixel_cross_entropy
 from .decoding import Decoding
@@ -94,8 +95,8 @@ class SplitBrain:
 class Contrast:
     """Tell which luma view and which chroma view come from the same picture (Tian et al. 2020, "Contrastive multiview coding").
 
-    InfoNCE (van den Oord et al. 2018, eq. 4) both ways over the batch: the other pictures of the batch are the negatives. Each view
-    has an augmentation of its own. Nothing is painted.
+    InfoNCE (van den Oord et al. 2018, eq. 4) both ways over the batch: the other pictures of the batch are the negatives, those of
+    all processes. Each view has an augmentation of its own. Nothing is painted.
 
     Args:
         preprocess: luma and chroma, three channels.
@@ -133,7 +134,10 @@ class Contrast:
 
     def loss(self, predictions: tuple[Tensor, Tensor], targets: Int64[Tensor, " b"]) -> Loss:
         """A mean over the pictures; one alone has nothing to be told from, and counts nothing."""
-        similarity = predictions[0] @ predictions[1].T / self.temperature  # (b, b)
-        each = [F.cross_entropy(logits, targets, reduction="none") for logits in (similarity, similarity.T)]
+        luma_views, chroma_views = predictions
+        (all_luma, first), (all_chroma, _) = gather_with_gradient(luma_views), gather_with_gradient(chroma_views)
+        targets = targets + first  # (b,) places of this process's pictures among all n
+        ways = (luma_views @ all_chroma.T, chroma_views @ all_luma.T)  # (b, n) each
+        each = [F.cross_entropy(way / self.temperature, targets, reduction="none") for way in ways]
         loss = Loss.mean_of((each[0] + each[1]) / 2)
-        return loss if len(targets) > 1 else Loss(loss.numerator, torch.zeros_like(loss.denominator))
+        return loss if len(all_luma) > 1 else Loss(loss.numerator, torch.zeros_like(loss.denominator))

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .pushing import PushConfig, push
     from .reporting import ReportConfig, report
     from .settings import PretrainConfig
+    from .together import start_processes
     from .transferring import TransferConfig, transfer
 
 _HOME = {
@@ -44,6 +45,7 @@ _HOME = {
     "PushConfig": "pushing", "push": "pushing",
     "ReportConfig": "reporting", "report": "reporting",
     "Run": "opening", "open_run": "opening",
+    "start_processes": "together",
     "TransferConfig": "transferring", "transfer": "transferring",
 }  # fmt: skip
 
@@ -88,6 +90,7 @@ __all__ = [
     "push",
     "report",
     "runs",
+    "start_processes",
     "tasks",
     "transfer",
     "typed_preset",

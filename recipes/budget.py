@@ -12,6 +12,7 @@ from torch import nn
 from ..data import Batch, Batches
 from ..runtime.device import Compute
 from ..runtime.loop import Loss
+from ..runtime.processes import any_process, broadcast_from_main
 
 _WARM_UP, _SECONDS = 3, 10.0
 # With so few images that more would fit, an epoch's validation and checkpoint take longer than its steps, which alone are timed.
@@ -28,7 +29,8 @@ def epochs_within(
 ) -> int:
     """Whole epochs that training is going to do in that time, from 1 to :data:`MOST_EPOCHS`; validation and painting come on top.
 
-    The model comes back with the weights and running statistics that it came with; the optimiser is used up.
+    The model comes back with the weights and running statistics that it came with; the optimiser is used up. Several processes
+    take as many steps each, and as many epochs as the main one's clock allows.
     """
     kept = {name: value.clone() for name, value in model.state_dict().items()}
     model.train()
@@ -45,9 +47,10 @@ def epochs_within(
         now = time.perf_counter()
         seconds.append(now - last)
         last = now
-        if now - started > _SECONDS and step >= _WARM_UP:
+        if any_process(now - started > _SECONDS and step >= _WARM_UP):
             break
     model.load_state_dict(kept)
     model.zero_grad(set_to_none=True)
     each = fmean(seconds[_WARM_UP:] or seconds)
-    return min(max(1, int(60 * minutes / (each * len(batches)))), MOST_EPOCHS)
+    epochs = min(max(1, int(60 * minutes / (each * len(batches)))), MOST_EPOCHS)
+    return int(broadcast_from_main(torch.tensor(epochs)))

@@ -16,6 +16,7 @@ from ..evaluation import Classify, ColourQuality, RecolourQuality, contact_sheet
 from ..pretext import ANNEALED, Painter
 from ..runtime.errors import RunFolderError
 from ..runtime.files import read_json, write_atomically, write_json
+from ..runtime.processes import share
 from ..runtime.runfolder import RunFolder
 
 SHOWN_PICTURES = 12
@@ -28,7 +29,8 @@ def measure_colour(
     bin_prior: Float64[Tensor, " q"] | None = None,
     classify: Classify | None = None,
 ) -> dict[str, Any]:
-    """Colour quality over all images of a source, with baselines; keys as in `results.json`.
+    """Colour quality over all images of a source, with baselines; keys as in `results.json`. Several processes each measure their
+    share of the images, and all of them must call this.
 
     Args:
         painter: its `decoding` is set.
@@ -39,13 +41,17 @@ def measure_colour(
     task, labels = painter.task, source.labels
     recolour = None if classify is None or labels is None else RecolourQuality(classify)
     quality = ColourQuality(task.palette, bin_prior, None if labels is None else int(labels.max()) + 1)
-    done = 0
-    for true, painted, predictions in painter.predictions(source, torch.arange(len(source))):
+    own = share(len(source))
+    done = own.start
+    for true, painted, predictions in painter.predictions(source, torch.arange(own.start, own.stop)):
         classes = None if labels is None else labels[done : done + len(true)].to(true.device)
         quality.update(painted, true, predictions if task.palette is not None else None, task.grey, classes)
         if recolour is not None and classes is not None:
             recolour.update(painted, true, classes, task.grey)
         done += len(true)
+    quality.reduce()
+    if recolour is not None:
+        recolour.reduce()
     palette = None if task.palette is None else f"{task.palette.space}-{task.palette.size}"
     about = {
         "data": source.name,

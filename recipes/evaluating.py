@@ -13,18 +13,20 @@ from ..data import ImageSource, available_splits, cache_root
 from ..evaluation import class_table, colour_table, no_recolour, side_by_side
 from ..runtime.device import Compute
 from ..runtime.errors import ArgumentError, DataError
+from ..runtime.processes import is_main
 from ..runtime.results import IDENTITY, add_results, read_results
 from .colour_results import measure_colour, read_bin_prior, save_pictures, spread_ids
 from .extremes import save_extremes
 from .opening import Run, open_run
-from .options import DataOptions, MachineOptions, Outcome, command_line
+from .options import DataOptions, Outcome, ProcessOptions, command_line, positive
 from .painting import PaintingOptions, paint_as_asked
 from .recolouring import colour_classifier
+from .together import in_all_processes
 from .training_data import data_name, held_out_ids, of_classes, open_split, open_training_source, reopen_judged_source
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig(PaintingOptions, MachineOptions, DataOptions):
+class EvaluateConfig(PaintingOptions, ProcessOptions, DataOptions):
     """Measure how well a run paints.
 
     Attributes:
@@ -47,6 +49,7 @@ class EvaluateConfig(PaintingOptions, MachineOptions, DataOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        positive(self, "processes")
         named = (self.data, *self.also)
         twice = next((data for data in self.also if named.count(data) > 1), None)
         if twice is not None:
@@ -120,6 +123,7 @@ def _none_left(data: str) -> DataError:
     )
 
 
+@in_all_processes
 def evaluate(config: EvaluateConfig) -> Outcome:
     """Measures colour quality on one data set or several, and adds it to `results.json`.
 
@@ -146,7 +150,7 @@ def evaluate(config: EvaluateConfig) -> Outcome:
         known = [(entry["data"], entry["split"]) for entry in entries]
         entry = _measure(run, judged, config, compute, known, command)
         entries.append(entry)
-        results = add_results(run.folder.path, "colour", [entry])
+        results = add_results(run.folder.path, "colour", [entry]) if is_main() else {}
     tables = [colour_table(entries[0]) if len(entries) == 1 else side_by_side(entries)]
     by_class = (class_table(entry) for entry in entries)
     return Outcome({"run": str(config.run), **results}, [*tables, *(table for table in by_class if table is not None)])
@@ -176,6 +180,8 @@ def _measure(
         classify = colour_classifier(judged.train(), source, cache_root(config.root) / "recolour", compute)
     entry = measure_colour(run.painter, source, split, read_bin_prior(run.folder), classify)
     entry["data"] = name
+    if not is_main():
+        return entry
     entry["command"] = command
     if classify is None:
         entry |= _recoloured_before(run, entry)

@@ -8,8 +8,10 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from ..evaluation import transfer_table
+from ..runtime.processes import is_main
 from ..runtime.results import add_results
 from .options import Outcome, command_line
+from .together import in_all_processes
 from .transfer_data import check_enough_labels, open_judged
 from .tuning import TuningOptions, tuned_row
 
@@ -25,6 +27,7 @@ class FinetuneConfig(TuningOptions):
     run: Positional[Path]
 
 
+@in_all_processes
 def finetune(config: FinetuneConfig) -> Outcome:
     """Fine-tunes a run's encoder and, as control, trains the same network from scratch; adds both to `results.json`.
 
@@ -39,5 +42,5 @@ def finetune(config: FinetuneConfig) -> Outcome:
         tuned_row(judged, encoder, judged.marks(init), config, config.labels, config.seed, command)
         for init, encoder in judged.encoders.items()
     ]
-    results = add_results(judged.folder.path, "transfer", rows)
+    results = add_results(judged.folder.path, "transfer", rows) if is_main() else {}
     return Outcome({"run": str(config.run), **results}, [transfer_table(rows)])

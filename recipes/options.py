@@ -31,6 +31,17 @@ class MachineOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ProcessOptions(MachineOptions):
+    """How many processes share the work.
+
+    Attributes:
+        processes: that many on this machine, one a GPU; on the CPU they share its threads. Under torchrun its number counts.
+    """
+
+    processes: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataOptions:
     """Where data lies.
 

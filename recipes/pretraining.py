@@ -10,6 +10,7 @@ from typing import Any
 
 import timm
 import torch
+from timm.layers import convert_sync_batchnorm
 from timm.optim import param_groups_weight_decay
 
 from .._version import __version__
@@ -23,6 +24,7 @@ from ..runtime.device import Compute
 from ..runtime.errors import ArgumentError, DataError
 from ..runtime.files import write_json
 from ..runtime.loop import LoopSettings, Loss, Training
+from ..runtime.processes import barrier, is_main, parallel, sum_over_processes, world_size
 from ..runtime.results import add_results
 from ..runtime.runfolder import RunFolder
 from ..runtime.runlog import RunLog, note
@@ -34,6 +36,7 @@ from .options import Outcome, plain
 from .painting import trained_decoding
 from .published import typed_command, usual_config
 from .settings import PretrainConfig
+from .together import in_all_processes
 from .training_data import class_count, data_name, held_out_ids, judged_source, open_training_source
 
 _BATCH_OF_PASSES = 4096
@@ -41,8 +44,9 @@ _MOMENTUM = 0.9
 _RMSPROP_DECAY = 0.9  # as the systems that use it had it; with torch's 0.99 their tanh saturates at once
 
 
+@in_all_processes
 def pretrain(config: PretrainConfig) -> Outcome:
-    """Pretrains an encoder; the run's folder is `config.folder`.
+    """Pretrains an encoder; the run's folder is `config.folder`. Of several processes the main one alone writes to it.
 
     Returns:
         The colour part of the results, measured on the test split (held-out images where there is none).
@@ -50,10 +54,12 @@ def pretrain(config: PretrainConfig) -> Outcome:
     Raises:
         PretintError: a bad argument, unreadable data, a folder that must not be written, a loss that is not finite.
     """
-    RunFolder.check_free(config.folder, resume=config.resume, overwrite=config.overwrite)
+    if is_main():
+        RunFolder.check_free(config.folder, resume=config.resume, overwrite=config.overwrite)
     if config.resume:
         config = _resumed(config)
     compute = Compute.choose(config.device, config.precision)
+    _check_sync(config, compute)
     source = open_training_source(config, compute)
     kept, held = held_out_ids(config, source)
     torch.manual_seed(config.seed)
@@ -61,42 +67,58 @@ def pretrain(config: PretrainConfig) -> Outcome:
     model, task = make_model(config, palette, class_count(source))
     if model.classifier is not None and not config.resume:  # a run that goes on has its weights in the checkpoint
         model.classifier.load(config.fusion_weights)
+    if config.sync_batch_norm:
+        convert_sync_batchnorm(model)  # in place, since the model itself is no normalisation
     _check_batch_size(config, model)
     batches = Batches(
         source.subset(kept), config.batch_size, seed=config.seed, augment=config.augment, views=task.views, device=compute.device
     )  # fmt: skip
     painter = Painter(model, task, compute, trained_decoding(config))
+    network = parallel(model, compute.device, accumulates=config.accumulate > 1)
     judged = judged_source(config, lambda: source.subset(held if len(held) else kept), compute)
     shown = judged.gather(spread_ids(len(judged)))
     if config.minutes is not None and not config.resume:
-        config = _within_minutes(config, config.minutes, painter, batches)
+        config = _within_minutes(config, config.minutes, painter, network, batches)
     prior = None if config.resume else _bin_prior(source, kept, task)
     folder = _go_on(config, source) if config.resume else _start_folder(config, source, palette, prior)
+    barrier()  # what is in the folder can be read from here on
     epochs = 0
     if getattr(task, "trains", True):
         try:
-            epochs = _train(config, painter, batches, source.subset(held), shown, folder)
+            epochs = _train(config, painter, network, batches, source.subset(held), shown, folder)
         except BaseException:
-            if not Checkpoints(folder.checkpoints).last.is_file():
+            if is_main() and not Checkpoints(folder.checkpoints).last.is_file():
                 folder.remove()  # nothing in it could be gone on with
             raise
         Checkpoints(folder.checkpoints).load_best(model)
-    _save_encoder(config, painter, source, folder, epochs)
+    if is_main():
+        _save_encoder(config, painter, source, folder, epochs)
     return _finish(config, painter, judged, shown, folder)
 
 
 def _check_batch_size(config: PretrainConfig, model: torch.nn.Module) -> None:
     normalises = any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) and m.training for m in model.modules())
-    if config.batch_size < 2 and normalises:
+    needed = 2 if config.sync_batch_norm else 2 * world_size()
+    if config.batch_size < needed and normalises:
+        each = "" if needed == 2 else f" in each of {world_size()} processes"
         raise ArgumentError(
-            f"--batch-size: {config.batch_size} must be at least 2; this network's batch normalisation needs two images."
+            f"--batch-size: {config.batch_size} must be at least {needed}; this network's batch normalisation needs two "
+            f"images{each}."
+        )
+
+
+def _check_sync(config: PretrainConfig, compute: Compute) -> None:
+    if config.sync_batch_norm and compute.device.type != "cuda":
+        raise ArgumentError(
+            f"--sync-batch-norm: torch has it for CUDA alone, and this is {compute.device.type}; leave it out (each process "
+            "normalises by its own images then), or use an encoder with another normalisation."
         )
 
 
 def _resumed(config: PretrainConfig) -> PretrainConfig:
     """The saved settings of the run; what was given must agree with them."""
     folder = RunFolder.open(config.folder)
-    saved, free = read_settings(folder), {"out", "resume", "overwrite", "json", "root", "device"}
+    saved, free = read_settings(folder), {"out", "resume", "overwrite", "json", "root", "device", "processes"}
     if saved.minutes is not None:  # its epochs came out of them, and stay
         free |= {"minutes", "epochs"}
     given, was, usual = plain(config), plain(saved), {**plain(usual_config(config.preset)), "preset": None}
@@ -116,6 +138,7 @@ def _resumed(config: PretrainConfig) -> PretrainConfig:
         json=config.json,
         root=config.root or saved.root,
         device=device,
+        processes=config.processes,
     )
 
 
@@ -155,6 +178,8 @@ def _start_folder(
     config: PretrainConfig, source: ImageSource, palette: Palette | None, prior: torch.Tensor | None
 ) -> RunFolder:
     """A fresh folder; made last of all, so that whatever was wrong before leaves nothing behind."""
+    if not is_main():
+        return RunFolder(config.folder)
     folder = RunFolder.create(
         config.folder,
         {
@@ -176,25 +201,27 @@ def _start_folder(
     return folder
 
 
-def _loss_function(painter: Painter) -> Callable[[Batch], Loss]:
+def _loss_function(network: torch.nn.Module, task: Task, compute: Compute) -> Callable[[Batch], Loss]:
     """From a batch to its loss; the network's forward pass, and only that, runs under autocast."""
-    model, task, compute = painter.model, painter.task, painter.compute
 
     def loss_of(batch: Batch) -> Loss:
         inputs, targets = task.split(batch)
         with compute.autocast():
-            predictions = model(compute.layout(inputs))
+            predictions = network(compute.layout(inputs))
         return task.loss(predictions, targets)
 
     return loss_of
 
 
-def _within_minutes(config: PretrainConfig, minutes: float, painter: Painter, batches: Batches) -> PretrainConfig:
+def _within_minutes(
+    config: PretrainConfig, minutes: float, painter: Painter, network: torch.nn.Module, batches: Batches
+) -> PretrainConfig:
     """The settings with as many epochs as fit into the time; what the run's folder says from then on."""
     if not getattr(painter.task, "trains", True):
         return config
     optimizer = _optimizer(config, painter.model, painter.compute)
-    epochs = epochs_within(minutes, painter.model, optimizer, batches, _loss_function(painter), painter.compute)
+    loss_of = _loss_function(network, painter.task, painter.compute)
+    epochs = epochs_within(minutes, painter.model, optimizer, batches, loss_of, painter.compute)
     most = ", the most that --minutes gives" if epochs == MOST_EPOCHS else ""
     typed = config.epochs != usual_config(config.preset).epochs
     decides = f"; these count, not --epochs {config.epochs}" if typed else ""
@@ -205,6 +232,7 @@ def _within_minutes(config: PretrainConfig, minutes: float, painter: Painter, ba
 def _train(
     config: PretrainConfig,
     painter: Painter,
+    network: torch.nn.Module,
     batches: Batches,
     held: ImageSource,
     shown: torch.Tensor,
@@ -212,7 +240,8 @@ def _train(
 ) -> int:
     """Runs the loop; returns the number of epochs behind the best weights."""
     model, task, compute = painter.model, painter.task, painter.compute
-    optimizer, loss_of = _optimizer(config, model, compute), _loss_function(painter)
+    optimizer, loss_of = _optimizer(config, model, compute), _loss_function(network, task, compute)
+    judge = _loss_function(model, task, compute)
 
     @torch.inference_mode()
     def validate() -> dict[str, float]:
@@ -222,9 +251,9 @@ def _train(
         for batch in Batches(held, 256, seed=0, augment="none", shuffle=False, drop_last=False, views=task.views).epoch(
             0
         ):
-            loss = loss_of(batch)
+            loss = judge(batch)
             sums += torch.stack([loss.numerator, loss.denominator])
-        numerator, denominator = sums.tolist()
+        numerator, denominator = sum_over_processes(sums).tolist()
         # all held-out pictures may be masked, or the only one have no other to be told from: that is as good as none held out
         return {"validation_loss": numerator / denominator} if denominator else {}
 
@@ -233,11 +262,12 @@ def _train(
         config.schedule,
     )  # fmt: skip
     checkpoints = Checkpoints(folder.checkpoints)
-    training = Training(model, optimizer, batches, loss_of, validate, compute, settings, checkpoints)
+    training = Training(model, optimizer, batches, loss_of, validate, compute, settings, checkpoints, network)
     done = training.resume() if config.resume else 0
 
     def paint(epoch: int) -> None:
-        if isinstance(task, PaintingTask) and (epoch == 1 or epoch % config.paint_every == 0 or epoch == config.epochs):
+        due = epoch == 1 or epoch % config.paint_every == 0 or epoch == config.epochs
+        if isinstance(task, PaintingTask) and due and is_main():
             log.picture("grey, painted, true", save_pictures(folder, f"epoch-{epoch:04d}", shown, painter), epoch)
 
     with RunLog(folder, "pretrain", training.total_steps, keep_epochs=done) as log:
@@ -279,8 +309,11 @@ def _finish(
     """Measures colour quality and keeps the pictures of the best weights, if the task paints."""
     if not isinstance(painter.task, PaintingTask):
         lines = [f"Run folder: {folder.path}", f"{painter.task.name} paints nothing. Next: pretint probe {folder.path}"]
-        return Outcome({"run": str(folder.path), **add_results(folder.path, "colour", [])}, [], lines)
+        results = add_results(folder.path, "colour", []) if is_main() else {}
+        return Outcome({"run": str(folder.path), **results}, [], lines)
     entry = measure_colour(painter, judged, "test" if judged.split == "test" else "held-out", read_bin_prior(folder))
+    if not is_main():
+        return Outcome({"run": str(folder.path)})
     entry["data"] = data_name(judged, config.classes)
     save_pictures(folder, "pictures", shown, painter)
     save_extremes(folder, judged, painter)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ from ..data import cache_root
 from ..downstream import SOLVERS
 from ..evaluation import transfer_table
 from ..runtime.errors import UnknownNameError
+from ..runtime.processes import is_main
 from ..runtime.results import add_results
 from ..runtime.runlog import note
 from .options import Outcome, command_line, positive
 from .protocols import features_of, probe_rows
+from .together import in_all_processes
 from .transfer_data import Judged, TransferOptions, check_enough_labels, open_judged
 
 
@@ -42,8 +45,10 @@ class ProbeConfig(TransferOptions):
             raise UnknownNameError("--solver", self.solver, SOLVERS)
 
 
+@in_all_processes
 def probe(config: ProbeConfig) -> Outcome:
-    """Probes a run's encoder and, as control, the same network with random weights; adds both to `results.json`.
+    """Probes a run's encoder and, as control, the same network with random weights; adds both to `results.json`. Several processes
+    share the work of the encoder; the classifiers are the main one's.
 
     Raises:
         PretintError: the run or the data can't be used.
@@ -52,16 +57,21 @@ def probe(config: ProbeConfig) -> Outcome:
     assert judged.train.labels is not None
     check_enough_labels(judged.train.labels, config.labels)
     command = command_line("probe", config, ProbeConfig(run=config.run), always=("run",))
-    rows = [_probe_one(judged, init, config, command) for init in judged.encoders]
+    rows = [row for init in judged.encoders for row in _probe_one(judged, init, config, command)]
+    if not is_main():
+        return Outcome({"run": str(config.run)})
     results = add_results(judged.folder.path, "transfer", rows)
     return Outcome({"run": str(config.run), **results}, [transfer_table(rows)])
 
 
-def _probe_one(judged: Judged, init: str, config: ProbeConfig, command: str) -> dict[str, Any]:
+def _probe_one(judged: Judged, init: str, config: ProbeConfig, command: str) -> Iterable[dict[str, Any]]:
+    """The row of one encoder; none in other processes than the main one."""
     cache = cache_root(config.root) / "features" if config.cache else None
     note(f"probe: features of {len(judged.train) + len(judged.test)} images, {init} weights")
     features = features_of(judged, judged.encoders[init], config.grid, cache)
-    (row,) = probe_rows(
+    if not is_main():
+        return ()
+    return probe_rows(
         judged,
         features,
         judged.marks(init),
@@ -72,4 +82,3 @@ def _probe_one(judged: Judged, init: str, config: ProbeConfig, command: str) -> 
         solver=config.solver,
         command=command,
     )
-    return row

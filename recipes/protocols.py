@@ -25,6 +25,7 @@ from ..downstream import (
     ridge_probe,
 )
 from ..evaluation import expected_calibration_error, transfer_row
+from ..runtime.processes import is_main
 from ..runtime.randomness import hash_permutation
 from .transfer_data import Judged
 
@@ -125,7 +126,8 @@ def _row(
 def health_entries(
     judged: Judged, encoder: nn.Module, features: Features, marks: Mapping[str, Any], seed: int
 ) -> list[dict[str, Any]]:
-    """The health of every stage's global average on the test images: entries of the list `features` of `results.json`."""
+    """The health of every stage's global average on the test images: entries of the list `features` of `results.json`. All
+    processes must call this, and the main one gets the entries."""
     start = time.perf_counter()
     stages = [layer for layer in features.arrays if "/" not in layer]
     ids = hash_permutation(seed, 0, len(judged.test))[:_VIEWED]
@@ -140,7 +142,7 @@ def health_entries(
         for number in (0, 1)
     )
     entries = []
-    for layer in stages:
+    for layer in stages if is_main() else ():
         health = feature_health(features.arrays[layer], seed=seed)
         figures = health.to_dict() | {"alignment": alignment(first[layer], second[layer])}
         entries.append({

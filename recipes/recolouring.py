@@ -19,6 +19,7 @@ from ..downstream import fine_tune
 from ..runtime.device import Compute
 from ..runtime.encoderfacts import EncoderFacts
 from ..runtime.errors import DataError, RunFolderError
+from ..runtime.processes import any_process, is_main
 from ..runtime.runlog import note
 from ..runtime.tensors import read_metadata, read_tensors, tensors_checksum, write_tensors
 
@@ -92,7 +93,7 @@ def colour_classifier(
     classes = _class_count(train, judged)
     folder = cache / _key(train, budget)
     model = _read(folder, classes)
-    if model is None:
+    if any_process(model is None):
         model = _train(train, judged, folder, compute, budget)
     else:
         note(f"--recolour: the classifier of true {train.name} pictures is at hand ({folder}).")
@@ -159,6 +160,8 @@ def _train(train: ImageSource, judged: ImageSource, folder: Path, compute: Compu
 
 def _write(folder: Path, model: Any, card: dict[str, Any]) -> None:
     """The classifier goes last and names its encoder, so that half of a pair is never taken for a whole one."""
+    if not is_main():
+        return
     try:
         save_backbone(model, folder / "encoder", {"task": "classification of true colours", **card})
         classifier = model.get_classifier().state_dict()

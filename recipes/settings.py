@@ -23,7 +23,7 @@ from ..pretext import (
 )
 from ..runtime.errors import ArgumentError, UnknownNameError
 from ..runtime.loop import SCHEDULES
-from .options import DataOptions, MachineOptions, check_seed, not_negative, positive
+from .options import DataOptions, ProcessOptions, check_seed, not_negative, positive
 from .systems import PRESETS
 
 _LARGEST_SIZE = 4096
@@ -48,7 +48,7 @@ _TASK_SPACES = {"split-brain": ("ab", "cbcr"), "superres": ("rgb", "lab")}
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainConfig(MachineOptions, DataOptions):
+class PretrainConfig(ProcessOptions, DataOptions):
     """Pretrain an encoder by colourization.
 
     Attributes:
@@ -93,7 +93,8 @@ class PretrainConfig(MachineOptions, DataOptions):
             frozen classifier, trained on labels, makes of the grey picture. By default nothing; for decoder wallner-full average.
         fusion_weights: the classifier's weights, a .safetensors file or a folder with model.safetensors; by default timm's own.
         skips: encoder levels above the deepest that the decoder sees; all by default.
-        batch_size: images a step.
+        batch_size: images a step, of all processes together.
+        sync_batch_norm: batch normalisation by the pictures of all processes, on GPUs; else each normalises by its own.
         accumulate: batches whose gradients are added up before a step.
         optimizer: adamw, adam, rmsprop or sgd (with Nesterov momentum 0.9).
         schedule: cosine or constant, after the warm-up.
@@ -149,6 +150,7 @@ class PretrainConfig(MachineOptions, DataOptions):
     fusion_weights: Path | None = None
     skips: int | None = None
     batch_size: int = 256
+    sync_batch_norm: bool = False
     accumulate: int = 1
     optimizer: str = "adamw"
     schedule: str = "cosine"
@@ -171,7 +173,7 @@ class PretrainConfig(MachineOptions, DataOptions):
         check_backbone_name(self.backbone)
         positive(
             self, "epochs", "minutes", "width", "depth", "blocks", "batch_size", "accumulate", "learning_rate", "clip", "patience",
-            "paint_every", "limit", "input_std", "contrast_temperature", "soft_sigma",
+            "paint_every", "limit", "input_std", "contrast_temperature", "soft_sigma", "processes",
         )  # fmt: skip
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:

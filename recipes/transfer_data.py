@@ -16,12 +16,12 @@ from ..runtime.device import Compute
 from ..runtime.errors import ArgumentError, DataError, RunFolderError, UnknownNameError
 from ..runtime.runfolder import RunFolder
 from .opening import read_settings
-from .options import DataOptions, MachineOptions, check_seed, positive
+from .options import DataOptions, ProcessOptions, check_seed, positive
 from .training_data import report_broken
 
 
 @dataclass(frozen=True, kw_only=True)
-class TransferOptions(MachineOptions, DataOptions):
+class TransferOptions(ProcessOptions, DataOptions):
     """What probing and fine-tuning ask alike.
 
     Attributes:
@@ -46,7 +46,11 @@ class TransferOptions(MachineOptions, DataOptions):
                 f"--labels: {self.labels} must be above 0 and at most 1, the share of training labels to use."
             )
         check_seed(self.seed)
-        positive(self, *(name for name in ("epochs", "batch_size", "learning_rate", "patience") if hasattr(self, name)))
+        positive(
+            self,
+            "processes",
+            *(name for name in ("epochs", "batch_size", "learning_rate", "patience") if hasattr(self, name)),
+        )
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,12 @@ from ..evaluation import (
     transfer_table,
 )
 from ..runtime.errors import ArgumentError, DataError, UnknownNameError
+from ..runtime.processes import is_main
 from ..runtime.results import add_results
 from ..runtime.runlog import note
 from .options import Outcome, command_line, positive
 from .protocols import features_of, health_entries, probe_rows
+from .together import in_all_processes
 from .transfer_data import Judged, check_enough_labels, open_judged, untrained
 from .transfer_sentences import Headline, headlines_of, mistakes, ranking
 from .tuning import TuningOptions, supervised_encoder, tuned_row
@@ -110,6 +112,7 @@ class _Subject:
     tuned: bool = True
 
 
+@in_all_processes
 def transfer(config: TransferConfig) -> Outcome:
     """Judges runs and their controls and adds all to each run's `results.json`; runs of one architecture share controls.
 
@@ -129,11 +132,13 @@ def transfer(config: TransferConfig) -> Outcome:
         rows, entries = [], []
         for subject in _subjects(members, runs, config):
             found, health = _judge(members[0], subject, config, command)
-            for folder in subject.folders:
+            for folder in subject.folders if is_main() else ():
                 add_results(folder, "features", health)
                 results[str(folder)] = add_results(folder, "transfer", found)
             rows += [row | {"run": subject.run} for row in found]
             entries += [entry | {"run": subject.run} for entry in health]
+        if not is_main():
+            continue
         tables.append(transfer_table(rows, _title(members[0])))
         if entries:
             tables.append(features_table(entries))
@@ -240,17 +245,18 @@ def _subjects(members: Sequence[Judged], runs: Sequence[Judged], config: Transfe
 def _judge(
     judged: Judged, subject: _Subject, config: TransferConfig, command: str
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Rows of all protocols and seeds, and the health of the features."""
+    """Rows of all protocols and seeds, and the health of the features; of the probes and of health in the main process alone."""
     cache = cache_root(config.root) / "features" if config.cache else None
     rows, entries = [], []
     if config.probes:
         note(f"transfer: {subject.run or subject.marks['init']}, features and probes")
         features = features_of(judged, subject.encoder, config.grid, cache)
         for seed in subject.seeds:
-            rows += probe_rows(
-                judged, features, subject.marks, config.probes, labels=config.labels, grid=config.grid, seed=seed,
-                shots=config.shots, command=command,
-            )  # fmt: skip
+            if is_main():
+                rows += probe_rows(
+                    judged, features, subject.marks, config.probes, labels=config.labels, grid=config.grid, seed=seed,
+                    shots=config.shots, command=command,
+                )  # fmt: skip
             entries += health_entries(judged, subject.encoder, features[1], subject.marks, seed)
     for share in config.shares if subject.tuned else ():
         rows += [

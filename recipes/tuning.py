@@ -19,6 +19,7 @@ from ..data import AUGMENTATIONS
 from ..downstream import FineTuneResult, fine_tune
 from ..evaluation import expected_calibration_error, transfer_row
 from ..runtime.errors import ArgumentError, RunFolderError, UnknownNameError
+from ..runtime.processes import any_process, is_main
 from ..runtime.runlog import note
 from .options import not_negative
 from .transfer_data import Judged, TransferOptions
@@ -33,7 +34,7 @@ class TuningOptions(TransferOptions):
 
     Attributes:
         epochs: passes over the labelled images; more with few labels, so that there are 400 steps.
-        batch_size: images a step.
+        batch_size: images a step, of all processes together.
         learning_rate: peak of AdamW's learning rate, for the classifier.
         layer_decay: factor of the learning rate from each layer to the one before; from scratch all layers learn alike.
         weight_decay: of weights.
@@ -142,21 +143,37 @@ def supervised_encoder(
     if cache is None:
         return _tune(judged, untrained, options, 1.0, seed, scratch=True).model
     folder = cache / _fingerprint(judged, untrained, options, seed)
-    if folder.is_dir():
-        try:
-            return judged.compute.place(load_backbone(folder))
-        except RunFolderError as error:
-            warnings.warn(f"the cached encoder {folder} can't be used ({error}); training it anew.", stacklevel=2)
-    note(f"transfer: training the supervised control, seed {seed}")
-    trained = _tune(judged, untrained, options, 1.0, seed, scratch=True).model
-    card = {"task": "supervised", "data": judged.train.name, "epochs": options.epochs, "seed": seed}
+    encoder = _cached_encoder(folder)
+    if any_process(encoder is None):
+        note(f"transfer: training the supervised control, seed {seed}")
+        trained = _tune(judged, untrained, options, 1.0, seed, scratch=True).model
+        card = {"task": "supervised", "data": judged.train.name, "epochs": options.epochs, "seed": seed}
+        kept = True
+        if is_main():
+            try:
+                save_backbone(trained, folder, card, judged.train.image_size)
+            except OSError as error:
+                note(
+                    f"transfer: {folder} can't be written ({error}); the supervised control is not kept for the next time."
+                )
+                kept = False
+        if any_process(not kept):
+            return trained
+        # not the trained one: it has a classifier, and its features would be cached under another name than those of the next call
+        encoder = load_backbone(folder)
+    assert encoder is not None
+    return judged.compute.place(encoder)
+
+
+def _cached_encoder(folder: Path) -> nn.Module | None:
+    """What was kept there; None where there is nothing, or (with a warning) where it is damaged."""
+    if not folder.is_dir():
+        return None
     try:
-        save_backbone(trained, folder, card, judged.train.image_size)
-    except OSError as error:
-        note(f"transfer: {folder} can't be written ({error}); the supervised control is not kept for the next time.")
-        return trained
-    # not the trained one: it has a classifier, and its features would be cached under another name than those of the next call
-    return judged.compute.place(load_backbone(folder))
+        return load_backbone(folder)
+    except RunFolderError as error:
+        warnings.warn(f"the cached encoder {folder} can't be used ({error}); training it anew.", stacklevel=2)
+        return None
 
 
 def _schedule() -> list[str]:

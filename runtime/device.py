@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .allocation import keep_freed_memory
 from .errors import ArgumentError, UnknownNameError
+from .processes import local_rank, world_size
 
 DEVICES = ("auto", "cuda", "mps", "cpu")
 PRECISIONS = ("auto", "bf16", "fp32")
@@ -20,17 +21,23 @@ ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 def resolve_device(name: str = "auto") -> torch.device:
-    """The device of that name; `auto` takes cuda, then mps, then cpu.
+    """The device of that name; `auto` takes cuda, then mps, then cpu. Of several processes each has the GPU of its number.
 
     Raises:
         UnknownNameError: the name is none of auto, cuda, cuda:N, mps, cpu.
-        ArgumentError: this machine does not have the device.
+        ArgumentError: this machine does not have the device, or it is one GPU for several processes.
     """
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
         raise UnknownNameError("device", name, DEVICES)
     has_cuda, has_mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if name == "auto":
-        return torch.device("cuda" if has_cuda else "mps" if has_mps else "cpu")
+        name = "cuda" if has_cuda else "mps" if has_mps else "cpu"
+    if world_size() > 1 and name.startswith("cuda"):
+        if name != "cuda":
+            raise ArgumentError(
+                f"device: {name!r} is one GPU, and each of {world_size()} processes has its own; use 'cuda'."
+            )
+        name = f"cuda:{local_rank()}"
     index = int(name.partition(":")[2] or 0)
     if (name.startswith("cuda") and not index < torch.cuda.device_count()) or (name == "mps" and not has_mps):
         raise ArgumentError(f"device: {name!r} is not to be had on this machine; use 'auto' or 'cpu'.")

@@ -44,6 +44,10 @@ class NotFiniteError(PretintError):
     """A loss, a gradient or a feature became NaN or infinite."""
 
 
+class ProcessError(PretintError):
+    """Another of the processes that work together has ended or can't be reached."""
+
+
 class ExportError(PretintError):
     """An encoder can't be exported to a format, or what was exported computes something else."""
 

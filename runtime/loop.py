@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from .checkpoints import Checkpoints
 from .device import Compute
 from .errors import NotFiniteError
-from .processes import sum_over_processes, world_size
+from .processes import barrier, copy_buffers, is_main, largest, rank, share_gradients, sum_over_processes, world_size
 from .randomness import step_seed
 from .runlog import RunLog
 
@@ -150,6 +150,7 @@ class Training(Generic[BatchT]):
         compute: device and precision.
         settings: how long and how carefully.
         checkpoints: where state goes, or None to keep none.
+        network: the model as `loss_of` calls it, of :func:`.processes.parallel`; the model itself where that is left out.
     """
 
     def __init__(
@@ -162,7 +163,9 @@ class Training(Generic[BatchT]):
         compute: Compute,
         settings: LoopSettings,
         checkpoints: Checkpoints | None = None,
+        network: nn.Module | None = None,
     ):
+        self.network = model if network is None else network
         self.model, self.optimizer, self.batches, self.loss_of = model, optimizer, batches, loss_of
         self.validate, self.compute, self.settings, self.checkpoints = validate, compute, settings, checkpoints
         self.state = LoopState()
@@ -185,7 +188,8 @@ class Training(Generic[BatchT]):
         if self.checkpoints is None:
             raise ValueError("resume needs checkpoints")
         self.state = LoopState(**self.checkpoints.load_last(self.model, self.optimizer))
-        self._sums.copy_(torch.tensor(self.state.sums, dtype=self._sums.dtype))
+        # they were added up over the processes, of which there may be another number now
+        self._sums.copy_(torch.tensor(self.state.sums, dtype=self._sums.dtype) * is_main())
         return self.state.step // self.steps_per_epoch
 
     def run(self, log: RunLog, on_epoch: Callable[[int], None] | None = None) -> LoopState:
@@ -205,9 +209,13 @@ class Training(Generic[BatchT]):
                 epoch, offset = divmod(self.state.step, self.steps_per_epoch)
                 images, seconds = self._train_epoch(epoch, offset)
                 self._end_epoch(epoch + 1, images, seconds)
-                if self._stop.received is not None:
-                    self._leave(self._stop.received)
+                if stop := self._agreed_stop():
+                    self._leave(stop)
         return self.state
+
+    def _agreed_stop(self) -> int:
+        """The signal that any of the processes has received, so that all stop at the same step; 0 for none."""
+        return largest(self._stop.received or 0)
 
     def _train_epoch(self, epoch: int, offset: int) -> tuple[int, float]:
         """Trains to the end of an epoch, from a step in it; returns images seen and seconds."""
@@ -215,7 +223,8 @@ class Training(Generic[BatchT]):
         start = polled = time.perf_counter()
         images, batches = 0, self.batches.epoch(epoch, offset * self.settings.accumulate)
         for group in _grouped(batches, self.settings.accumulate):
-            torch.manual_seed(step_seed(self.settings.seed, self.state.step))
+            # each process has masks of its own, since its pictures are others
+            torch.manual_seed(step_seed(self.settings.seed, self.state.step * world_size() + rank()))
             self._set_learning_rates()
             images += self._step(group)
             self.state.step += 1
@@ -227,10 +236,11 @@ class Training(Generic[BatchT]):
                     (now - start) / max(1, self.state.step - epoch * self.steps_per_epoch - offset),
                 )
             # at an epoch's last step the epoch is ended first, so that its validation is not lost
-            if self._stop.received is not None and self.state.step % self.steps_per_epoch:
+            stop = self._agreed_stop()
+            if stop and self.state.step % self.steps_per_epoch:
                 self._check_finite()
                 self._save()
-                self._leave(self._stop.received)
+                self._leave(stop)
         self._check_finite()
         return images, time.perf_counter() - start
 
@@ -238,14 +248,16 @@ class Training(Generic[BatchT]):
         """One optimiser step over the batches of one accumulation; returns the number of images."""
         self.optimizer.zero_grad(set_to_none=True)
         first, total = None, None
-        for batch in group:
-            loss = self.loss_of(batch)
-            denominator = sum_over_processes(loss.denominator.detach())
-            # gradients are scaled by the first batch's denominator and put right below, when the sum of all is known
-            first = denominator if first is None else first
-            total = denominator if total is None else total + denominator
-            # a batch may count nothing (all masked): its numerator is zero then, and nothing must be divided by zero
-            (loss.numerator * (world_size() / first.clamp_min(_LEAST))).backward()
+        for number, batch in enumerate(group, 1):
+            with share_gradients(self.network, now=number == len(group)):
+                loss = self.loss_of(batch)
+                denominator = sum_over_processes(loss.denominator.detach())
+                # gradients are scaled by the first batch's denominator and put right below, when the sum of all is known
+                first = denominator if first is None else first
+                total = denominator if total is None else total + denominator
+                # a batch may count nothing (all masked): its numerator is zero then, and nothing must be divided by zero;
+                # the gradient is a mean over the processes, of which each has only its part of the numerator
+                (loss.numerator * (world_size() / first.clamp_min(_LEAST))).backward()
             self._sums += torch.stack([loss.numerator.detach(), loss.denominator.detach()]).to(self._sums.dtype)
         if len(group) > 1 and first is not None and total is not None:
             for parameter in self._parameters:
@@ -280,6 +292,7 @@ class Training(Generic[BatchT]):
         numerator, denominator = sum_over_processes(self._sums).tolist()
         self._sums.zero_()
         self.model.eval()
+        copy_buffers(self.model)  # one model is judged and saved, whichever process asks
         measured = self.validate()
         row = {"epoch": epoch, "train_loss": numerator / max(denominator, 1e-12), **measured}
         row |= {
@@ -304,8 +317,9 @@ class Training(Generic[BatchT]):
 
     def _save(self, best: bool = False) -> None:
         if self.checkpoints is not None:
-            self.state.sums = self._sums.tolist()
+            self.state.sums = sum_over_processes(self._sums).tolist()
             self.checkpoints.save(self.model, self.optimizer, asdict(self.state), best=best)
+            barrier()  # nobody reads, or ends the others by ending, before it is written
 
     def _leave(self, number: int) -> None:
         if self.checkpoints is not None:

@@ -18,13 +18,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch.utils.tensorboard import SummaryWriter
 
 from .files import write_atomically
+from .processes import is_main
 from .runfolder import RunFolder
 
 _PLAIN_LINE_SECONDS = 30.0
 
 
 class RunLog:
-    """Writes what happens during a run; a context manager.
+    """Writes what happens during a run; a context manager. Of several processes the main one alone writes and shows anything.
 
     Args:
         folder: the run's folder, or None to write no files (fine-tuning inside another verb).
@@ -37,6 +38,7 @@ class RunLog:
     def __init__(
         self, folder: RunFolder | None, title: str, total_steps: int, keep_epochs: int = 0, quiet: bool = False
     ):
+        folder, quiet = (folder, quiet) if is_main() else (None, True)
         self._rows: list[dict[str, float | int]] = (
             [] if folder is None else [r for r in folder.read_metrics() if r.get("epoch", 0) <= keep_epochs]
         )
@@ -131,5 +133,7 @@ def _as_csv(rows: list[dict[str, float | int]]) -> bytes:
 
 
 def note(line: str) -> None:
-    """One line for the person at the terminal, on standard error, so that standard output stays for results."""
-    print(line, file=sys.stderr, flush=True)
+    """One line for the person at the terminal, on standard error, so that standard output stays for results; of several
+    processes the main one alone says it."""
+    if is_main():
+        print(line, file=sys.stderr, flush=True)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import runpy
+import socket
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +16,9 @@ from jaxtyping import install_import_hook
 
 # backbones are left out: TorchScript and torch.fx can't digest the checks
 _CHECKED = ("colour", "data", "downstream", "evaluation", "pretext", "recipes", "runtime")
+# What the processes of `several` need: imported once, by the server that they are forked off.
+_NEEDED = ["pretint.cli", *(f"pretint.recipes.{verb}" for verb in ("pretraining", "probing", "tuning", "evaluating"))]
+_NEEDED += ["sklearn.cluster", "torch.utils.tensorboard", "pretint.runtime.processes"]
 _hook = install_import_hook([f"pretint.{room}" for room in _CHECKED], "beartype.beartype")
 
 # Workers of pytest-xdist share the processor; programs that tests start inherit the number.
@@ -33,6 +41,40 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory):
         del os.environ["PRETINT_DATA"]
     else:
         os.environ["PRETINT_DATA"] = previous
+
+
+@pytest.fixture(scope="session")
+def several() -> Callable[..., list[int]]:
+    """Runs a script of the tests in several processes, which find each other as under torchrun; gives their exit codes.
+
+    They are forked off a server that has imported torch and computed nothing, so that they start at once.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_NEEDED)
+
+    def run(script: Path, size: int, folder: Path, seconds: float = 300.0, **names: Any) -> list[int]:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        workers = []
+        for rank in range(size):
+            environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
+            environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": 1}
+            given = {"ENVIRONMENT": {k: str(v) for k, v in environment.items()}, "FOLDER": str(folder), **names}
+            workers.append(
+                context.Process(target=runpy.run_path, args=(str(script),), kwargs={"init_globals": given}, daemon=True)
+            )
+            workers[-1].start()
+        end = time.monotonic() + seconds
+        for worker in workers:
+            worker.join(max(0.0, end - time.monotonic()))
+        hanging = [worker for worker in workers if worker.is_alive()]
+        for worker in hanging:
+            worker.kill()
+        assert not hanging, f"{len(hanging)} of {size} processes hang"
+        return [worker.exitcode for worker in workers]
+
+    return run
 
 
 @pytest.fixture

@@ -1,0 +1,63 @@
+"""How does a verb run in several processes? It joins those that torchrun or `--processes` started, and only one of them writes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from ..runtime import processes
+from ..runtime.device import resolve_device
+from ..runtime.errors import ArgumentError
+from .options import Outcome, ProcessOptions
+
+ConfigT = TypeVar("ConfigT", bound=ProcessOptions)
+
+
+def in_all_processes(verb: Callable[[ConfigT], Outcome]) -> Callable[[ConfigT], Outcome]:
+    """A verb that every process runs, each on its share of the images; its config says how many there really are.
+
+    The outcome is complete in the main process alone.
+    """
+
+    @functools.wraps(verb)
+    def joined(config: ConfigT) -> Outcome:
+        started = check_processes(config)
+        device = resolve_device(config.device)
+        processes.check_devices(device.type, 1 if started == 1 else config.processes)
+        with processes.joined(device.type):
+            return verb(replace(config, processes=started))
+
+    return joined
+
+
+def check_processes(config: ProcessOptions) -> int:
+    """How many processes were started.
+
+    Raises:
+        ArgumentError: other than the config wants.
+    """
+    started = processes.launched()
+    if config.processes in (1, started):
+        return started
+    if started > 1:
+        raise ArgumentError(
+            f"--processes: {config.processes} are asked for, and torchrun started {started}; leave it out."
+        )
+    raise ArgumentError(
+        f"processes: {config.processes} are asked for, and one is running; start them by the command pretint --processes, or run "
+        "your script under torchrun --nproc-per-node."
+    )
+
+
+def start_processes(config: ProcessOptions, words: Sequence[str]) -> int:
+    """Runs the command of these words in as many processes as its config says; returns the exit code.
+
+    Raises:
+        ArgumentError: the device does not take so many.
+    """
+    from ..runtime.launcher import launch
+
+    processes.check_devices(resolve_device(config.device).type, config.processes)
+    return launch(words, config.processes)

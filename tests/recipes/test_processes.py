@@ -1,0 +1,294 @@
+"""Several processes do what one does: the same weights, palette and figures, each image seen once, one folder written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pretint.recipes import PretrainConfig, ProbeConfig, pretrain, probe
+from pretint.recipes.opening import read_settings
+from pretint.runtime.errors import ArgumentError
+from pretint.runtime.results import read_results
+from pretint.runtime.runfolder import RunFolder
+
+SCRIPT = Path(__file__).with_name("run_commands.py")
+TRAIN, TEST, BATCH, KEPT = 61, 31, 12, 55  # neither number of images divides by 2 or 3, of processes
+STEPS = KEPT // BATCH
+USUAL = (
+    "--image-size 16 --backbone pretint_cnn --width 8 --depth 2 --precision fp32 --device cpu --optimizer sgd --learning-rate 0.05 "
+    f"--holdout 0.1 --epochs 2 --batch-size {BATCH}"
+).split()
+# masked grey images and weighted colours: what a process counts of its share differs from what another does of its
+BINS = ["--task", "bins", "--rebalance", "0.5", *USUAL]
+COUPLED = ["--task", "palette+contrast", "--colours", "6", *USUAL]
+
+
+def save_colourful(path: Path) -> Path:
+    """Smooth random pictures of two classes, every third one grey."""
+    generator, arrays = np.random.default_rng(0), {}
+    for prefix, n in (("", TRAIN), ("test_", TEST)):
+        coarse = generator.integers(0, 256, (n, 4, 4, 3))
+        coarse[::3] = coarse[::3, :, :, :1]
+        arrays[f"{prefix}images"] = coarse.repeat(4, 1).repeat(4, 2).astype(np.uint8)
+        arrays[f"{prefix}labels"] = np.arange(n) % 2
+    np.savez(path, **arrays)
+    return path
+
+
+class Runs:
+    """Folders of runs, and what the processes that made them told."""
+
+    def __init__(self, folder: Path, several):
+        self.folder, self._several, self.told = folder, several, {}
+        self.data = str(save_colourful(folder / "pictures.npz"))
+        np.savez(folder / "one.npz", images=np.full((1, 16, 16, 3), 90, np.uint8))
+
+    def start(self, size: int, title: str, commands: dict[str, list[str]], **stops: tuple[int, int, int]) -> list[int]:
+        """Runs commands, each known by the name of its run, in so many processes; returns the processes' exit codes."""
+        place = self.folder / title
+        place.mkdir()
+        numbered = {list(commands).index(name): stop for name, stop in stops.items()}
+        codes = self._several(SCRIPT, size, place, COMMANDS=list(commands.values()), STOPS=numbered)
+        for name, tellers in zip(
+            commands, zip(*map(self._read, sorted(place.glob("told-*.json"))), strict=True), strict=False
+        ):
+            self.told[name] = tellers
+        return codes
+
+    @staticmethod
+    def _read(path: Path) -> list[dict[str, Any]]:
+        return json.loads(path.read_text())
+
+    def printed(self, title: str) -> str:
+        return "".join(path.read_text() for path in sorted((self.folder / title).glob("printed-*.txt")))
+
+    def pretrain(self, name: str, options: list[str], *more: str) -> list[str]:
+        return ["pretrain", "--data", self.data, "--out", str(self.folder / name), *options, *more]
+
+    def copy(self, name: str, to: str) -> str:
+        return str(shutil.copytree(self.folder / name, self.folder / to))
+
+    def seen(self, name: str, epoch: int) -> list[int]:
+        """The image ids of an epoch, batch by batch, each batch in the order of the ranks."""
+        each = [[ids for number, ids in teller["seen"] if number == epoch] for teller in self.told[name]]
+        return [i for batch in zip(*each, strict=True) for ids in batch for i in ids]
+
+    def codes(self, name: str) -> list[int]:
+        return [teller["code"] for teller in self.told[name]]
+
+    def weights(self, name: str) -> dict[str, torch.Tensor]:
+        return load_file(self.folder / name / "checkpoints" / "last.safetensors")
+
+    def judged(self, folder: str) -> list[list[str]]:
+        common = [folder, "--data", self.data, "--device", "cpu", "--precision", "fp32"]
+        return [
+            ["evaluate", *common],
+            ["probe", *common, "--no-cache"],
+            ["finetune", *common, "--epochs", "2", "--batch-size", "12"],
+        ]
+
+
+@pytest.fixture(scope="module")
+def runs(several, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """One process, then two, then one that goes on with what two began, then three."""
+    all_runs = Runs(tmp_path_factory.mktemp("together"), several)
+    go, accumulated = all_runs.pretrain, [*BINS, "--accumulate", "2"]
+    names = ("evaluated", "probed", "tuned")
+    all_runs.start(
+        1,
+        "one",
+        {
+            "bins-1": go("bins-1", BINS), "accumulated-1": go("accumulated-1", accumulated), "coupled-1": go("coupled-1", COUPLED),
+            "from-1": go("from-1", BINS),
+        },
+        **{"from-1": (0, STEPS + 2, signal.SIGTERM)},
+    )  # fmt: skip
+    all_runs.copy("from-1", "stopped-1")
+    first = all_runs.judged(str(all_runs.folder / "bins-1"))
+    second = all_runs.judged(all_runs.copy("bins-1", "judged-2"))
+    all_runs.start(1, "one judges", dict(zip((f"{name}-1" for name in names), first, strict=True)))
+    all_runs.start(
+        2,
+        "two",
+        {
+            "bins-2": go("bins-2", BINS), "accumulated-2": go("accumulated-2", accumulated), "coupled-2": go("coupled-2", COUPLED),
+            "from-2": go("from-2", BINS), "on-2": go("from-1", [], "--resume"),
+            "again-2": go("again-2", BINS), "went-on-2": go("again-2", [], "--resume"),
+            **dict(zip((f"{name}-2" for name in names), second, strict=True)),
+            "odd": go("odd", BINS, "--batch-size", "9"), "large": go("large", BINS, "--batch-size", "64"),
+            "few": ["evaluate", str(all_runs.folder / "bins-1"), "--data", str(all_runs.folder / "one.npz"), "--device", "cpu"],
+            "sync": go("sync", BINS, "--sync-batch-norm"),
+            "nan": go("nan", BINS, "--learning-rate", "1e30", "--clip", "1e30"),
+        },
+        **{"from-2": (1, STEPS + 2, signal.SIGTERM), "again-2": (0, 3, signal.SIGTERM)},
+    )  # fmt: skip
+    all_runs.copy("from-2", "stopped-2")
+    all_runs.start(1, "one goes on", {"on-1": go("from-2", [], "--resume")})
+    third = all_runs.judged(all_runs.copy("bins-1", "judged-3"))[0]
+    all_runs.start(3, "three", {"coupled-3": go("coupled-3", COUPLED), "evaluated-3": third})
+    return all_runs
+
+
+def assert_close(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> None:
+    assert found.keys() == wanted.keys()
+    for name, tensor in wanted.items():
+        torch.testing.assert_close(
+            found[name], tensor, rtol=0, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}"
+        )
+
+
+@pytest.mark.parametrize("name", ["bins", "accumulated", "coupled"])
+def test_two_processes_with_half_a_batch_each_train_to_the_weights_of_one_with_the_whole_within_1e_6(runs, name):
+    assert runs.codes(f"{name}-2") == [0, 0]
+    assert_close(runs.weights(f"{name}-2"), runs.weights(f"{name}-1"))
+
+
+def test_a_loss_whose_denominators_differ_between_processes_is_reduced_in_two_parts(runs):
+    """Masked grey images, weighted colours, accumulation and a sum of tasks: losses as logged are equal to the single process."""
+    for name in ("bins", "accumulated", "coupled"):
+        one, two = (RunFolder.open(runs.folder / f"{name}-{n}").read_metrics() for n in (1, 2))
+        for loss in ("train_loss", "validation_loss"):
+            assert [row[loss] for row in two] == pytest.approx([row[loss] for row in one], abs=1e-6), (name, loss)
+
+
+def test_two_processes_see_the_batches_of_one_in_its_order(runs):
+    for epoch in (0, 1):
+        assert runs.seen("bins-2", epoch) == runs.seen("bins-1", epoch)
+        assert len(set(runs.seen("bins-2", epoch))) == STEPS * BATCH
+    assert runs.seen("bins-1", 0) != runs.seen("bins-1", 1)
+
+
+@pytest.mark.parametrize(("begun", "ended"), [("from-1", "on-2"), ("from-2", "on-1")])
+def test_a_run_of_two_processes_goes_on_with_one_and_of_one_with_two_and_every_image_of_the_epoch_is_seen_once(
+    runs, begun, ended
+):
+    assert set(runs.codes(begun)) == {143}
+    assert set(runs.codes(ended)) == {0}
+    seen = runs.seen(begun, 1) + runs.seen(ended, 1)
+    assert seen == runs.seen("bins-1", 1)
+    assert set(Counter(seen).values()) == {1}
+    assert_close(runs.weights(begun), runs.weights("bins-1"))
+
+
+def test_two_processes_stopped_and_resumed_end_with_the_same_bits_as_two_that_never_stopped(runs):
+    assert runs.codes("again-2") == [143, 143]
+    assert len(runs.seen("again-2", 0)) == 3 * BATCH
+    found, wanted = runs.weights("again-2"), runs.weights("bins-2")
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+    for name in ("train_loss", "validation_loss"):
+        logged = [
+            [row[name] for row in RunFolder.open(runs.folder / run).read_metrics()] for run in ("again-2", "bins-2")
+        ]
+        assert logged[0] == logged[1]
+
+
+@pytest.mark.parametrize("name", ["from-2", "again-2"])
+def test_sigterm_to_one_of_two_processes_stops_both_at_one_step_with_one_complete_checkpoint_and_code_143(runs, name):
+    assert runs.codes(name) == [143, 143]
+    first, second = ([len(ids) for _, ids in teller["seen"]] for teller in runs.told[name])
+    assert first == second
+    assert f"Stopped at step {len(first)}" in runs.printed("two")
+    assert not list((runs.folder / "stopped-2").rglob("*.tmp"))
+
+
+def test_evaluation_counts_each_image_once_under_one_two_and_three_processes(runs):
+    entries = []
+    for folder in ("bins-1", "judged-2", "judged-3"):
+        (entry,) = (e for e in read_results(runs.folder / folder)["colour"] if e["data"] == "pictures.npz")
+        entries.append(entry)
+    one = entries[0]
+    assert one["images"] == TEST
+    for entry in entries[1:]:
+        assert entry["images"] == TEST
+        for name, value in one.items():
+            if isinstance(value, float):
+                assert entry[name] == pytest.approx(value, rel=1e-5, abs=1e-6), name
+            else:
+                assert entry[name] == value or name.endswith("per_class"), name
+
+
+def test_probe_and_fine_tuning_judge_each_test_image_once_under_two_processes(runs):
+    one, two = (read_results(runs.folder / folder)["transfer"] for folder in ("bins-1", "judged-2"))
+    assert [(row["protocol"], row["init"]) for row in two] == [(row["protocol"], row["init"]) for row in one]
+    assert len(one) == 4
+    for left, right in zip(one, two, strict=True):
+        assert np.sum(right["confusion"]) == TEST
+        if left["protocol"] == "linear":
+            assert right["confusion"] == left["confusion"]
+
+
+@pytest.mark.parametrize("file", ["palette.json", "chroma.json"])
+def test_palette_and_colour_histogram_are_equal_to_the_bit_for_one_two_and_three_processes(runs, file):
+    contents = {(runs.folder / f"coupled-{n}" / file).read_bytes() for n in (1, 2, 3)}
+    assert runs.codes("coupled-3") == [0, 0, 0]
+    assert len(contents) == 1
+
+
+def test_a_run_folder_is_the_same_for_any_number_of_processes(runs):
+    files = [
+        {
+            str(path.relative_to(runs.folder / name))
+            for path in (runs.folder / name).rglob("*")
+            if "tensorboard" not in str(path)
+        }
+        for name in ("coupled-1", "coupled-2", "coupled-3")
+    ]
+    assert files[0] == files[1] == files[2]
+    assert [read_settings(RunFolder.open(runs.folder / f"coupled-{n}")).processes for n in (1, 2, 3)] == [1, 2, 3]
+    assert len(list((runs.folder / "coupled-2" / "tensorboard").glob("events*"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("odd", "--batch-size: 9 images can't be shared evenly by 2 processes"),
+        ("large", "fewer than a batch of 64"),
+        ("few", "1 images are fewer than 2 processes"),
+        ("sync", "--sync-batch-norm: torch has it for CUDA alone"),
+    ],
+)
+def test_fewer_images_than_the_batch_or_the_processes_and_other_misfits_are_one_sentence(runs, name, words):
+    assert runs.codes(name) == [2, 2]
+    assert runs.printed("two").count(words) == 1
+    assert not (runs.folder / name).exists()
+
+
+def test_a_loss_that_is_not_finite_ends_both_processes_with_one_sentence_and_reaches_no_checkpoint(runs):
+    assert runs.codes("nan") == [2, 2]
+    for path in (runs.folder / "nan").rglob("*.safetensors"):
+        assert all(bool(tensor.isfinite().all()) for tensor in load_file(path).values())
+
+
+def test_one_process_killed_ends_the_others_with_an_error_and_no_hang(several, tmp_path: Path):
+    lonely = Runs(tmp_path, several)
+    start = time.monotonic()
+    codes = lonely.start(2, "killed", {"run": lonely.pretrain("run", BINS)}, run=(1, STEPS + 2, signal.SIGKILL))
+    assert codes == [2, -signal.SIGKILL]
+    assert time.monotonic() - start < 200
+    assert "Another process has ended" in lonely.printed("killed")
+    assert load_file(tmp_path / "run" / "checkpoints" / "last.safetensors")  # of the first epoch's end
+
+
+def test_processes_are_started_by_the_command_or_by_torchrun_and_not_by_the_function(small_data: Path, tmp_path: Path):
+    with pytest.raises(ArgumentError, match="torchrun"):
+        pretrain(PretrainConfig(data=str(small_data), out=tmp_path / "run", processes=2))
+
+
+def test_another_number_than_torchrun_started_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(ArgumentError, match="torchrun started 4"):
+        probe(ProbeConfig(run=tmp_path, processes=2))
+    monkeypatch.setenv("WORLD_SIZE", "many")
+    with pytest.raises(ArgumentError, match="WORLD_SIZE"):
+        probe(ProbeConfig(run=tmp_path))
