@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import timm
+import torch
 from torch import nn
 
 from ..runtime.errors import ArgumentError, UnknownNameError
@@ -157,6 +158,23 @@ def _resolve(name: str, stem: str, image_size: int, options: dict[str, int]) -> 
     if fixed_size and stem == "stock":
         options = {"img_size": image_size, **options}
     return BackboneSpec(_TIMM + base, stem, options)
+
+
+def backbone_bytes(name: str, in_chans: int, stem: str, image_size: int, options: dict[str, int]) -> int:
+    """How much memory the weights of :func:`create_backbone` take, without setting it aside.
+
+    Raises:
+        UnknownNameError, ArgumentError: as there.
+    """
+    if stem not in STEMS:
+        raise UnknownNameError("stem", stem, STEMS)
+    with torch.device("meta"):
+        return module_bytes(build_from_spec(_resolve(name, stem, image_size, options), in_chans, image_size))
+
+
+def module_bytes(module: nn.Module) -> int:
+    """How much memory a module's parameters and saved buffers take, or would take."""
+    return sum(value.numel() * value.element_size() for value in module.state_dict().values())
 
 
 def architecture(spec: BackboneSpec) -> tuple[str, dict[str, Any]]:

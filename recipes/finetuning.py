@@ -8,6 +8,7 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from ..evaluation import transfer_table
+from ..runtime.determinism import repeatable
 from ..runtime.results import add_results
 from .options import Outcome
 from .transfer_data import open_judged
@@ -25,6 +26,7 @@ class FinetuneConfig(TuningOptions):
     run: Positional[Path]
 
 
+@repeatable
 def finetune(config: FinetuneConfig) -> Outcome:
     """Fine-tunes a run's encoder and, as control, trains the same network from scratch; adds both to `results.json`.
 

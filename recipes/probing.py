@@ -12,6 +12,7 @@ from tyro.conf import Positional
 from ..data import cache_root, class_balanced_subset
 from ..downstream import SOLVERS, linear_probe
 from ..evaluation import transfer_row, transfer_table
+from ..runtime.determinism import repeatable
 from ..runtime.errors import UnknownNameError
 from ..runtime.results import add_results
 from ..runtime.runlog import note
@@ -43,6 +44,7 @@ class ProbeConfig(TransferOptions):
             raise UnknownNameError("--solver", self.solver, SOLVERS)
 
 
+@repeatable
 def probe(config: ProbeConfig) -> Outcome:
     """Probes a run's encoder and, as control, the same network with random weights; adds both to `results.json`.
 

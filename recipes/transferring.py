@@ -24,6 +24,7 @@ from ..evaluation import (
     transfer_table,
 )
 from ..evaluation.transfer import protocol_name
+from ..runtime.determinism import repeatable
 from ..runtime.errors import ArgumentError, DataError, UnknownNameError
 from ..runtime.results import add_results
 from ..runtime.runlog import note
@@ -116,6 +117,7 @@ class _Subject:
     tuned: bool = True
 
 
+@repeatable
 def transfer(config: TransferConfig) -> Outcome:
     """Judges runs and their controls and adds all to each run's `results.json`; runs of one architecture share controls.
 
