@@ -123,7 +123,10 @@ def zoo() -> dict[str, tuple[bytes, str | None]]:
         "truncated.webp": (webp[: len(webp) // 2], "cannot be decoded|not a picture"),
         "truncated.bmp": (bmp[: len(bmp) // 2], "cannot be decoded"),
         "header only.jpg": (jpeg[:20], "cannot be decoded|not a picture"),
-        "bad huffman table.jpg": (jpeg[: tables + 4] + b"\xff" * 60 + jpeg[tables + 64 :], "cannot be decoded|not a picture"),
+        "bad huffman table.jpg": (
+            jpeg[: tables + 4] + b"\xff" * 60 + jpeg[tables + 64 :],
+            "cannot be decoded|not a picture",
+        ),
         "bad checksum.png": (as_png[:60] + bytes([as_png[60] ^ 1]) + as_png[61:], "checksum|cannot be decoded"),
         "no size.png": (png(0, 0, b""), "cannot be decoded|not a picture"),
         "animated.gif": (encode(frames[0], "GIF", save_all=True, append_images=frames[1:]), "--extra-formats gif"),

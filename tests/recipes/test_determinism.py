@@ -1,0 +1,169 @@
+"""`--deterministic`: the same seed gives the same bits, and everything that is shipped runs under torch's deterministic algorithms."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pretint.backbones import OUR_BACKBONES
+from pretint.colour import build_palette
+from pretint.data import AUGMENTATIONS, Batch, augment, make_toy
+from pretint.pretext import LOSSES, list_tasks, task_options, wants_pair
+from pretint.recipes import PRESETS, PretrainConfig, preset_config, pretrain
+from pretint.recipes.opening import make_model, needs_palette
+from pretint.runtime.determinism import determinism
+from pretint.runtime.device import Compute
+from pretint.runtime.errors import ArgumentError
+from pretint.runtime.files import read_json
+from pretint.runtime.runfolder import RunFolder
+
+from .conftest import small_config
+
+TOY = make_toy("train", 8, image_size=32)
+FAMILIES = [name for name in OUR_BACKBONES if not name.endswith(("_tiny", "_small", "_base"))]
+# every task, and of those that have a choice of losses each of them
+LEARNT: list[dict[str, Any]] = [{"task": task} for task in list_tasks() if task != "random"]
+LEARNT += [
+    {"task": task, "loss": loss}
+    for task in list_tasks()
+    if "loss" in task_options(task)
+    for loss in LOSSES
+    if loss != "mse"
+]
+LEARNT += [
+    {"task": "palette", "soft": 3, "rebalance": 0.5},
+    {"task": "palette", "predict_at": 4},
+    {"task": "palette+autoencoder"},
+]
+FURTHER: dict[str, PretrainConfig] = {
+    **{f"preset {name}": preset_config(name, batch_size=8) for name in PRESETS},
+    "a timm model": PretrainConfig(task="palette", backbone="timm/resnet10t", colours=4),
+    "a vision transformer": PretrainConfig(task="palette", backbone="timm/vit_tiny_patch16_224", colours=4),
+    "fusion of its own average": PretrainConfig(
+        task="palette", backbone="pretint_cnn", width=4, colours=4, fusion="average"
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def palettes() -> dict[tuple[int, str], Any]:
+    return {}
+
+
+def gradients(
+    config: PretrainConfig, palettes: dict[tuple[int, str], Any], device: str, bf16: bool
+) -> list[torch.Tensor]:
+    """The gradients of one step from fresh weights, dropout and batch norm in training mode."""
+    compute = Compute(torch.device(device), bf16)
+    colours, space = min(config.colours, 24), config.label_space
+    if needs_palette(config.task) and "bins" not in config.task and (colours, space) not in palettes:
+        palettes[colours, space] = build_palette(lambda: [TOY.images], colours, space)
+    torch.manual_seed(0)
+    palette = None
+    if needs_palette(config.task):
+        from pretint.pretext import TASKS, task_names
+
+        fits = (getattr(TASKS[name], "fit_palette", None) for name in task_names(config.task))
+        fit = next((fit for fit in fits if fit is not None), None)
+        if fit is not None:
+            key = (-1, config.task)
+            palettes.setdefault(key, fit(lambda: [TOY.images], colours, space, config.grey, 0))
+            palette = palettes[key]
+        else:
+            palette = palettes[colours, space]
+    model, task = make_model(config, palette, 10)
+    model = compute.place(model).train()
+    ids = torch.arange(len(TOY), device=device)
+    views = [augment(TOY.images.to(device), ids, seed=0, epoch=0, view=view) for view in range(task.views)]
+    inputs, targets = task.split(Batch(views[0], ids, TOY.labels.to(device), tuple(views[1:])))
+    with compute.autocast():
+        predictions = model(compute.layout(inputs))
+    loss = task.loss(predictions, targets)
+    (loss.numerator / loss.denominator).backward()
+    return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+
+
+def repeats(config: PretrainConfig, palettes: dict[tuple[int, str], Any], device: str, bf16: bool = False) -> bool:
+    with determinism():
+        first, second = (gradients(config, palettes, device, bf16) for _ in range(2))
+    return len(first) > 0 and all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def skip_without(device: str) -> None:
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("backbone", FAMILIES)
+def test_every_encoder_learns_every_task_and_loss_under_deterministic_algorithms(backbone: str, device: str, palettes):
+    """Every shipped encoder and loss runs under torch.use_deterministic_algorithms(True), and twice equal to the bit."""
+    skip_without(device)
+    ran = []
+    for number, settings in enumerate(LEARNT):
+        config = PretrainConfig(backbone=backbone, width=4, colours=4, **settings)
+        try:
+            # bf16 for every second one: both have to be repeatable, and twice the time tells no more
+            assert repeats(config, palettes, device, bf16=number % 2 == 1), settings
+        except ArgumentError:
+            assert backbone.startswith("pretint_cs520") or wants_pair(config.task), (
+                settings
+            )  # these do not fit each other
+            continue
+        ran.append(settings)
+    assert len(ran) >= len(LEARNT) - 3
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("case", FURTHER)
+def test_every_preset_and_fusion_runs_under_deterministic_algorithms(case: str, device: str, palettes):
+    skip_without(device)
+    assert repeats(FURTHER[case], palettes, device)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("mode", AUGMENTATIONS)
+def test_every_augmentation_runs_under_deterministic_algorithms(mode: str, device: str):
+    skip_without(device)
+    images, ids = TOY.images.to(device), torch.arange(len(TOY), device=device)
+    with determinism():
+        first, second = (augment(images, ids, seed=3, epoch=2, mode=mode) for _ in range(2))
+    assert torch.equal(first, second)
+
+
+def test_the_same_seed_twice_is_equal_to_the_bit(small_data: Path, tmp_path: Path):
+    """Two pretrainings with the same seed, on the CPU: weights, losses and measurements equal to the bit; another seed is not."""
+    made = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        config = small_config(
+            small_data, tmp_path / name, seed=seed, deterministic=True, backbone="pretint_cnn_tiny", width=None, depth=None,
+            image_size=16, epochs=1, device="cpu", limit=128,
+        )  # fmt: skip
+        results = pretrain(config).results["colour"]
+        metrics = [
+            {k: v for k, v in row.items() if k not in ("seconds", "images_per_second")}
+            for row in RunFolder(tmp_path / name).read_metrics()
+        ]
+        made.append(((tmp_path / name / "encoder" / "model.safetensors").read_bytes(), results, metrics))
+    assert made[0] == made[1]
+    assert made[0][0] != made[2][0]
+    assert read_json(tmp_path / "a" / "config.json")["settings"]["deterministic"] is True
+
+
+def test_determinism_ends_with_the_verb(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    with determinism():
+        assert torch.are_deterministic_algorithms_enabled()
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+        assert not torch.backends.cudnn.benchmark
+        with determinism(False):
+            assert torch.are_deterministic_algorithms_enabled()
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
+    with pytest.raises(ZeroDivisionError), determinism():
+        _ = 1 / 0
+    assert not torch.are_deterministic_algorithms_enabled()
