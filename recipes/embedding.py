@@ -20,6 +20,7 @@ from ..evaluation import principal_components, project
 from ..runtime.device import Compute
 from ..runtime.errors import RunFolderError
 from ..runtime.files import write_atomically
+from ..runtime.npz import NPZ_DAMAGE, open_npz
 from ..runtime.runfolder import RunFolder
 from ..runtime.runlog import note, write_projector
 from .colour_results import save_arrays

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ from ..runtime.device import Compute
 from ..runtime.errors import ArgumentError, PretintError, RunFolderError, UnknownNameError
 from ..runtime.runfolder import RunFolder
 from ..runtime.sealed import read_sealed
+from ..runtime.words import shortened
+from .kinds import from_plain
 from .settings import PretrainConfig
 
 _MOST_CLASSES = 1_000_000
@@ -116,17 +118,10 @@ def read_settings(folder: RunFolder) -> PretrainConfig:
         RunFolderError: they are not settings of this version of Pretint.
     """
     settings: dict[str, Any] = folder.config["settings"]
-    paths = {"out", "root", "fusion_weights"}
-    known = {f.name for f in fields(PretrainConfig)}
     try:
-        unknown = settings.keys() - known
-        if unknown:
-            raise RunFolderError(f"{folder.path} has settings that this Pretint does not know: {sorted(unknown)}.")
-        values: dict[str, Any] = {k: Path(v) if k in paths and v is not None else v for k, v in settings.items()}
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return PretrainConfig(**values)
-    except (TypeError, AttributeError, PretintError) as error:
-        raise RunFolderError(f"{folder.path / 'config.json'} can't be used: {error}") from error
+        return from_plain(PretrainConfig, settings)
+    except PretintError as error:
+        raise RunFolderError(f"{folder.path / 'config.json'} can't be used: {shortened(str(error), 1000)}") from error
 
 
 def read_palette(folder: RunFolder) -> Palette:

@@ -12,6 +12,7 @@ from tyro.conf import Positional
 from ..evaluation import ReportRun, comparison_notes, transfer_table, write_report
 from ..runtime.device import Compute
 from ..runtime.errors import ArgumentError, RunFolderError
+from ..runtime.npz import NPZ_DAMAGE, open_npz
 from ..runtime.results import read_results
 from ..runtime.runfolder import RunFolder
 from .embedding import embed, read_embedding

@@ -6,7 +6,7 @@ import functools
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 
@@ -31,7 +31,8 @@ def determinism(wanted: bool = True) -> Iterator[None]:
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
     )
-    cudnn, workspaces = torch.backends.cudnn, os.environ.get(_CUBLAS)
+    cudnn: Any = torch.backends.cudnn
+    workspaces = os.environ.get(_CUBLAS)
     searched, fixed = cudnn.benchmark, cudnn.deterministic
     os.environ.setdefault(_CUBLAS, _CUBLAS_SIZES)
     cudnn.benchmark, cudnn.deterministic = False, True

@@ -12,6 +12,11 @@ def legible(text: str) -> str:
     return text if text.isprintable() else "".join(map(_shown, text))
 
 
+def shortened(text: str, most: int = 200) -> str:
+    """The text, or its beginning: what a file holds may be a hundred megabytes long, and a message is one sentence."""
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
 def _shown(character: str) -> str:
     if character.isprintable():
         return character
