@@ -71,8 +71,12 @@ def _is_list_of_entries(part: Any) -> bool:
 def _has_known_kinds(entry: Entry) -> bool:
     """Whether what every reader takes for a word or a number is one; lists among the identifying keys could not be looked up."""
     words = all(isinstance(entry[key], (str, type(None))) for key in _WORDS & entry.keys())
-    numbers = all(isinstance(entry[key], (int, float, type(None))) for key in _NUMBERS & entry.keys())
-    return words and numbers
+    return words and all(entry[key] is None or _is_number(entry[key]) for key in _NUMBERS & entry.keys())
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is one that a float holds; JSON knows whole numbers of any length, and reads 1e999 as infinity."""
+    return isinstance(value, (int, float)) and abs(value) < 1e300
 
 
 def _plain(value: Any) -> Any:

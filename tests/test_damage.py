@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from pretint.backbones import create_backbone, load_backbone, save_backbone
-from pretint.colour import Palette, build_palette
-from pretint.data import TensorSource, make_toy, open_source
+from pretint.colour import Palette
+from pretint.data import TensorSource, open_source
 from pretint.downstream import extract_features
 from pretint.recipes.colour_results import read_bin_prior, write_bin_prior
 from pretint.recipes.opening import read_palette
@@ -47,8 +47,8 @@ def same(one: Palette, other: Palette) -> bool:
 
 
 def test_a_flipped_byte_in_a_runs_palette_is_noticed_and_named(run: RunFolder):
-    toy = make_toy("train", 4)
-    palette = build_palette(lambda: [toy.images], 4)
+    shares, counts = torch.full((3,), 1 / 3, dtype=torch.float64), torch.ones(256, 3, dtype=torch.float64)
+    palette = Palette("rgb", torch.rand(3, 3, generator=torch.Generator().manual_seed(0)), shares, counts)
     write_sealed(run.palette, palette.to_dict())
     assert same(read_palette(run), palette)
     noticed = 0

@@ -1,4 +1,4 @@
-"""`--deterministic`: the same seed gives the same bits, and everything that is shipped runs under torch's deterministic algorithms."""
+"""`--deterministic`: the same seed gives the same bits, and all that is shipped runs under torch's deterministic algorithms."""
 
 from __future__ import annotations
 
