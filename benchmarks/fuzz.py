@@ -341,7 +341,7 @@ def fuzz(target: str, examples: int, first: int) -> int:
     @seed(first)
     @settings(
         max_examples=examples, database=None, deadline=None, suppress_health_check=list(HealthCheck),
-        phases=(Phase.generate, Phase.shrink), print_blob=False,
+        phases=(Phase.generate, Phase.shrink), print_blob=False, report_multiple_bugs=False,
     )  # fmt: skip
     @given(make())
     def try_one(value: Any) -> None:

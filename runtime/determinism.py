@@ -6,7 +6,7 @@ import functools
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 
@@ -46,6 +46,7 @@ def determinism(wanted: bool = True) -> Iterator[None]:
             os.environ.pop(_CUBLAS, None)
 
 
+@runtime_checkable
 class _Asks(Protocol):
     @property
     def deterministic(self) -> bool: ...

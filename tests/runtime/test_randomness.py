@@ -69,14 +69,14 @@ def test_step_seeds_differ_and_fit_the_generator():
 
 def test_one_images_numbers_over_the_epochs_are_uniform_and_uncorrelated():
     """Kolmogorov–Smirnov and correlation the other way round: the same image, epoch after epoch."""
-    u = torch.stack([hash_uniform(0, epoch, torch.arange(8), 1) for epoch in range(4000)])  # (epochs, images)
+    u = torch.stack([hash_uniform(0, epoch, torch.arange(8), 1) for epoch in range(1000)])  # (epochs, images)
     assert min(stats.kstest(column.numpy(), "uniform").pvalue for column in u.T) > 1e-3
     lagged = [
         float(torch.corrcoef(torch.stack([column[lag:], column[:-lag]]))[0, 1]) for column in u.T for lag in (1, 2, 7)
     ]
-    assert max(map(abs, lagged)) < 0.08  # five standard deviations of 1 / √4000
+    assert max(map(abs, lagged)) < 0.16  # five standard deviations of 1 / √1000
     between = torch.corrcoef(u.T) - torch.eye(8)
-    assert float(between.abs().max()) < 0.08
+    assert float(between.abs().max()) < 0.16
 
 
 def test_pairs_of_numbers_fill_the_square_evenly():
@@ -99,7 +99,7 @@ def test_each_bit_is_a_fair_coin_and_changes_with_any_bit_of_the_id():
 
 
 def test_every_place_in_the_order_is_as_likely_for_every_image():
-    places = torch.stack([torch.argsort(hash_permutation(0, epoch, 20)) for epoch in range(4000)])  # (epochs, images)
+    places = torch.stack([torch.argsort(hash_permutation(0, epoch, 20)) for epoch in range(1000)])  # (epochs, images)
     for image in range(20):
         counts = torch.bincount(places[:, image], minlength=20).numpy()
         assert stats.chisquare(counts).pvalue > 1e-4
