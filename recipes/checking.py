@@ -124,21 +124,19 @@ def _of_split(facts: SplitFacts, config: DataCheckConfig) -> Iterable[Problem]:
 
 
 def _of_classes(facts: SplitFacts) -> Iterable[Problem]:
-    counts = _class_counts(facts)
-    if len(counts) == 1:
-        yield Problem("classes", f"{facts.split} is of one class, {next(iter(counts))}; probes need two or more.")
+    # a class without any picture here is told where the splits are compared
+    counts = {name: count for name, count in _class_counts(facts).items() if count}
     if not counts:
         return
-    (most, largest), (least, smallest) = max(_items(counts)), min(_items(counts))
-    if smallest and largest >= _IMBALANCE * smallest:
-        yield Problem("imbalance", f"in {facts.split}, {most[1]} has {largest} pictures and {least[1]} {smallest}.")
+    if len(counts) == 1:
+        yield Problem("classes", f"{facts.split} is of one class, {next(iter(counts))}; probes need two or more.")
+    largest, smallest = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
+    if counts[largest] >= _IMBALANCE * counts[smallest]:
+        words = f"{largest} has {counts[largest]} pictures and {smallest} {counts[smallest]}"
+        yield Problem("imbalance", f"in {facts.split}, {words}.")
     few = [name for name, count in counts.items() if count < 2]
     if few and facts.split == "train":
         yield Problem("few", f"{len(few)} classes in train have fewer than 2 pictures: {_listed(few)}; probes need 2.")
-
-
-def _items(counts: dict[str, int]) -> list[tuple[tuple[int, str], int]]:
-    return [((count, name), count) for name, count in counts.items()]
 
 
 def _between(splits: Sequence[SplitFacts]) -> Iterable[Problem]:
