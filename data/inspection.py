@@ -21,7 +21,7 @@ from .folders import is_picture_store, jobs_of, list_files
 from .images import BrokenImageError, check_extra_formats, decode_quietly, pillow_warnings
 from .layout import Listing, Part, part_of, splits_of
 from .reading import Job
-from .sources import available_splits, open_source
+from .sources import available_splits, open_source, source_names
 
 _CHUNK = 64
 _ROWS = 1024
@@ -71,14 +71,11 @@ def inspect_data(
 
     Raises:
         UnknownNameError, DataError: there is no such data, it holds no picture at all, or its archive is damaged.
-
-    >>> [(facts.split, len(facts.pictures)) for facts in inspect_data("toy")]
-    [('train', 20000), ('test', 4000)]
     """
     check_extra_formats(extra_formats)
     splits = available_splits(spec, root)
     path = Path(spec).expanduser()
-    if not is_picture_store(path):
+    if spec in source_names() or not is_picture_store(path):
         return tuple(_of_source(spec, split, root, image_size) for split in splits)
     listing = list_files(path)
     if not listing.entries and not listing.refused:
