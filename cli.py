@@ -10,6 +10,7 @@ from typing import Any
 
 from ._version import __version__
 from .runtime.errors import ArgumentError, PretintError, ProcessError, UnknownNameError
+from .runtime.words import legible
 
 # verb: (config, function, what it does); the recipe is imported only when its verb is called
 VERBS: dict[str, tuple[str, str, str]] = {
@@ -32,6 +33,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
         "write an encoder as ONNX, torch.export program, timm's folder or bare weights",
     ),
     "push": ("PushConfig", "push", "upload a run's encoder to a model hub"),
+    "data check": ("DataCheckConfig", "check_data", "list what is wrong with a data set, without training"),
     "runs": ("RunsConfig", "runs", "list runs with their task, data and accuracies"),
     "backbones": ("BackbonesConfig", "backbones", "list encoders"),
     "presets": ("PresetsConfig", "presets", "list presets: published systems, and the best recipe found here"),
@@ -39,19 +41,27 @@ VERBS: dict[str, tuple[str, str, str]] = {
 }
 
 
+# first words of verbs that have two
+GROUPS = frozenset(verb.split()[0] for verb in VERBS if " " in verb)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one verb; returns the exit code: 0, 2 for an error the user can mend, 130 or 143 when stopped."""
+    """Runs one verb; returns the exit code: 0, 1 for a check that failed, 2 for what the user can mend, 130 or 143 when stopped."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help"):
         print(_help())
+        return 0
+    if words[0] in GROUPS and words[1:2] in ([], ["-h"], ["--help"]):
+        print(_help(words[0]))
         return 0
     if words[0] in ("-V", "--version"):
         print(f"pretint {__version__}")
         return 0
     try:
-        return _run(words[0], words[1:])
+        named = 2 if words[0] in GROUPS else 1
+        return _run(" ".join(words[:named]), words[named:])
     except PretintError as error:
-        _complain(f"pretint: {error}", last_word=isinstance(error, ProcessError))
+        _complain(f"pretint: {legible(str(error))}", last_word=isinstance(error, ProcessError))
         return 2
     except KeyboardInterrupt as stop:
         _complain("pretint: stopped.")
@@ -61,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except OSError as error:
         _complain(
-            f"pretint: {error.filename or 'a file'}: {error.strerror or error}; make it writable or free some room."
+            f"pretint: {legible(str(error.filename or 'a file'))}: {error.strerror or error}; make it writable or free some room."
         )
         return 2
 
@@ -87,11 +97,11 @@ def _run(verb: str, words: list[str]) -> int:
     if wanted is None and _is_launched():
         raise ArgumentError(f"{verb}: it works in one process; start it without torchrun.")
     if wanted is not None and wanted > 1 and not _is_launched():
-        return recipes.start_processes(config, [verb, *words])
+        return recipes.start_processes(config, [*verb.split(), *words])
     outcome = getattr(recipes, function_name)(config)
     if not _is_launched() or os.environ.get("RANK") == "0":
         _show(outcome, config.json)
-    return 0
+    return outcome.code
 
 
 def _is_launched() -> bool:
@@ -122,9 +132,11 @@ def _show(outcome: Any, as_json: bool) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _help() -> str:
-    width = max(map(len, VERBS))
-    verbs = "\n".join(f"  {verb:{width}}  {sentence}" for verb, (_, _, sentence) in VERBS.items())
+def _help(group: str | None = None) -> str:
+    """All verbs, or those of a group."""
+    shown = {verb: entry for verb, entry in VERBS.items() if group is None or verb.split()[0] == group}
+    width = max(map(len, shown))
+    verbs = "\n".join(f"  {verb:{width}}  {sentence}" for verb, (_, _, sentence) in shown.items())
     return (
         f"pretint {__version__}: pretrain image encoders by colourization\n\nusage: pretint VERB [options]\n\n{verbs}\n\n"
         "pretint VERB --help lists a verb's options; --json prints results for programs."

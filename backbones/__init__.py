@@ -11,7 +11,16 @@ from .folder import load_backbone, save_backbone
 from .halves import PARTS, join_pair, split_pair
 from .pair import PairEncoder
 from .preprocess import CHROMA_SPACES, Preprocess
-from .registry import STEMS, BackboneSpec, architecture, check_backbone_name, create_backbone, list_backbones
+from .registry import (
+    STEMS,
+    BackboneSpec,
+    architecture,
+    backbone_bytes,
+    check_backbone_name,
+    create_backbone,
+    list_backbones,
+    module_bytes,
+)
 from .resunet import ResUNetEncoder
 from .seeds import SEED_ENCODERS, SeedEncoder, draw_weights
 from .timm_stem import measure_features, shrink_stem, smallest_size
@@ -35,6 +44,7 @@ __all__ = [
     "SeedEncoder",
     "UNetEncoder",
     "architecture",
+    "backbone_bytes",
     "check_backbone_name",
     "create_backbone",
     "draw_weights",
@@ -46,6 +56,7 @@ __all__ = [
     "load_backbone",
     "measure_features",
     "model_card",
+    "module_bytes",
     "save_backbone",
     "shrink_stem",
     "smallest_size",

@@ -7,9 +7,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import timm
+import torch
 from torch import nn
 
 from ..runtime.errors import ArgumentError, UnknownNameError
+from ..runtime.words import shortened
 from .families import OUR_BACKBONES
 from .preprocess import Preprocess
 from .timm_stem import measure_features, smallest_size
@@ -20,6 +22,7 @@ _NOT_LISTED = ("pretint_pair", "pretint_small_stem")  # asked for as pair/<name>
 _SMALL_IMAGE = 64
 # Only plain sizes may be given to an encoder, so that a saved folder can't name anything else.
 _LARGEST_ARGUMENT, _MOST_OPTIONS = 4096, 16
+_LARGEST_OF = {"depth": 64, "blocks": 64}  # so many layers that making them without memory takes seconds
 # What timm's factory and this library decide, and no option may.
 _RESERVED_OPTIONS = frozenset(inspect.signature(timm.create_model).parameters) | {
     "base", "features_only", "feature_cls", "in_chans", "num_classes", "out_indices",
@@ -136,9 +139,12 @@ def check_options(options: dict[str, Any]) -> dict[str, int]:
         raise ArgumentError(f"options: {len(options)} are too many; an encoder takes at most {_MOST_OPTIONS} sizes.")
     for key, value in options.items():
         if not isinstance(key, str) or key in _RESERVED_OPTIONS:
-            raise ArgumentError(f"{key}: not an option of an encoder; give sizes that it takes, such as width.")
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= _LARGEST_ARGUMENT:
-            raise ArgumentError(f"{key}: {value!r} must be a whole number from 1 to {_LARGEST_ARGUMENT}.")
+            raise ArgumentError(
+                f"{shortened(str(key))}: not an option of an encoder; give sizes that it takes, such as width."
+            )
+        most = _LARGEST_OF.get(key, _LARGEST_ARGUMENT)
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= most:
+            raise ArgumentError(f"{key}: {shortened(repr(value))} must be a whole number from 1 to {most}.")
     return options
 
 
@@ -157,6 +163,23 @@ def _resolve(name: str, stem: str, image_size: int, options: dict[str, int]) -> 
     if fixed_size and stem == "stock":
         options = {"img_size": image_size, **options}
     return BackboneSpec(_TIMM + base, stem, options)
+
+
+def backbone_bytes(name: str, in_chans: int, stem: str, image_size: int, options: dict[str, int]) -> int:
+    """How much memory the weights of :func:`create_backbone` take, without setting it aside.
+
+    Raises:
+        UnknownNameError, ArgumentError: as there.
+    """
+    if stem not in STEMS:
+        raise UnknownNameError("stem", stem, STEMS)
+    with torch.device("meta"):
+        return module_bytes(build_from_spec(_resolve(name, stem, image_size, options), in_chans, image_size))
+
+
+def module_bytes(module: nn.Module) -> int:
+    """How much memory a module's parameters and saved buffers take, or would take."""
+    return sum(value.numel() * value.element_size() for value in module.state_dict().values())
 
 
 def architecture(spec: BackboneSpec) -> tuple[str, dict[str, Any]]:

@@ -74,6 +74,9 @@ class Palette:
             )
         if not bool(self.centres.isfinite().all()):
             raise ArgumentError("centres: a palette's colours must be finite numbers, got some that are not.")
+        for name, counts in (("prior", self.prior), ("grey_lookup", self.grey_lookup)):
+            if not bool((counts.isfinite() & (counts >= 0)).all()):
+                raise ArgumentError(f"{name}: shares and counts are finite and not negative, got some that are not.")
 
     @property
     def size(self) -> int:
@@ -170,6 +173,8 @@ class Palette:
             ArgumentError, UnknownNameError: something is missing, or does not fit.
         """
         try:
+            if not isinstance(saved["space"], str) or not isinstance(saved["grey"], str):
+                raise TypeError("space and grey are words")
             return cls(
                 space=saved["space"],
                 centres=torch.tensor(saved["centres"], dtype=torch.float32),
@@ -179,6 +184,8 @@ class Palette:
             )
         except KeyError as missing:
             raise ArgumentError(f"palette: the saved palette lacks {missing}; fit it again.") from missing
+        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+            raise ArgumentError(f"palette: what was saved is no palette ({error}); fit it again.") from error
 
 
 def build_palette(

@@ -3,7 +3,8 @@
 from .batches import AUGMENTATIONS, Batch, Batches, augment
 from .downloads import cache_root
 from .folders import list_files
-from .images import BrokenImageError, decode_image
+from .images import EXTRA_FORMATS, BrokenImageError, decode_image
+from .inspection import PictureFacts, SplitFacts, inspect_data
 from .sources import SOURCES, available_splits, open_source, register_source, source_names
 from .subsets import class_balanced_subset, few_shot_subset, hold_out, only_classes
 from .tensors import ImageSource, TensorSource, concatenate, is_grey
@@ -11,12 +12,15 @@ from .toy import TOY_CLASSES, ToyColour, ToyScenes, draw_toy, make_toy, toy_colo
 
 __all__ = [
     "AUGMENTATIONS",
+    "EXTRA_FORMATS",
     "SOURCES",
     "TOY_CLASSES",
     "Batch",
     "Batches",
     "BrokenImageError",
     "ImageSource",
+    "PictureFacts",
+    "SplitFacts",
     "TensorSource",
     "ToyColour",
     "ToyScenes",
@@ -29,6 +33,7 @@ __all__ = [
     "draw_toy",
     "few_shot_subset",
     "hold_out",
+    "inspect_data",
     "is_grey",
     "list_files",
     "make_toy",

@@ -7,7 +7,6 @@ split; `class_names` may name the classes.
 from __future__ import annotations
 
 import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,8 @@ import torch
 from torch import Tensor
 
 from ..runtime.errors import DataError
+from ..runtime.npz import NPZ_DAMAGE, open_npz
+from ..runtime.words import legible
 from .images import fit_pictures
 from .tensors import TensorSource
 
@@ -31,7 +32,7 @@ def array_splits(path: Path) -> tuple[str, ...]:
     try:
         with zipfile.ZipFile(path) as archive:
             names = set(archive.namelist())
-    except (OSError, zipfile.BadZipFile) as error:
+    except NPZ_DAMAGE as error:
         raise _damaged(path, error) from error
     splits = tuple(split for split, prefix in _PREFIX.items() if f"{prefix}images.npy" in names)
     if not splits:
@@ -52,20 +53,19 @@ def read_arrays(path: Path, split: str, size: int, *, unlabelled: bool) -> Tenso
             f"add an array {_PREFIX[split]}images, or use split={splits[0]!r}."
         )
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            _check_sizes(path)
+        with open_npz(path) as arrays:
             images = arrays[f"{_PREFIX[split]}images"]
             key = f"{_PREFIX[split]}labels"
             labels = arrays[key] if key in arrays and not unlabelled else None
             names = arrays["class_names"] if "class_names" in arrays and labels is not None else None
-    except (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError, MemoryError) as error:
+    except NPZ_DAMAGE as error:
         raise _damaged(path, error) from error
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or 0 in images.shape:
         raise DataError(
             f"data: 'images' in {str(path)!r} is {images.dtype} of shape {images.shape}; "
             "needed is uint8 of shape (N, H, W, 3)."
         )
-    class_names = None if names is None else tuple(str(name) for name in names.flatten())
+    class_names = None if names is None else tuple(legible(str(name)) for name in names.flatten())
     numbers = None if labels is None else _labels(path, labels, len(images), class_names)
     return TensorSource(_fit(images, size), numbers, class_names, name=path.absolute().name, split=split)
 
@@ -88,21 +88,6 @@ def _labels(path: Path, labels: np.ndarray, n: int, class_names: tuple[str, ...]
             f"for each of {n} pictures."
         )
     return torch.from_numpy(labels.astype(np.int64))
-
-
-def _check_sizes(path: Path) -> None:
-    """Compare what headers claim with what is there, before numpy sets aside as much memory as they claim."""
-    with zipfile.ZipFile(path) as archive:
-        for info in archive.infolist():
-            if not info.filename.endswith(".npy"):
-                continue
-            with archive.open(info) as member:
-                version = np.lib.format.read_magic(member)
-                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-                shape, _, dtype = read(member)
-                claimed = int(np.prod([int(side) for side in shape], dtype=object)) * dtype.itemsize + member.tell()
-                if not dtype.hasobject and claimed != info.file_size:
-                    raise ValueError(f"{info.filename} claims {claimed} bytes and has {info.file_size}")
 
 
 def _damaged(path: Path, error: BaseException) -> DataError:

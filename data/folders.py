@@ -10,13 +10,14 @@ import lzma
 import os
 import tarfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
 
 from ..runtime.errors import DataError
+from ..runtime.words import legible
 from .images import MAX_FILE_BYTES
 from .layout import Entry, Listing, Part, is_picture_name, part_of
 from .reading import Job, decode_all
@@ -32,6 +33,8 @@ TAR_SUFFIXES: dict[str, Callable[..., Any]] = {
 }
 _MAX_HEADER_BYTES = 2**20
 _MAX_TRAILING_BYTES = 2**26
+# Pictures hardly compress: an archive that unpacks to more than this many bytes, and this many times its own size, is a bomb.
+_BOMB_BYTES, _BOMB_RATIO = 2**30, 200
 # What tarfile and the decompressors raise on damaged or hostile bytes.
 _DAMAGE = (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError, ValueError, OverflowError, RecursionError)
 
@@ -39,6 +42,11 @@ _DAMAGE = (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError, Valu
 def is_tar(path: Path) -> bool:
     """Whether the name is that of a tar archive which can be read."""
     return path.name.lower().endswith(tuple(TAR_SUFFIXES))
+
+
+def is_picture_store(path: Path) -> bool:
+    """Whether it is a folder, or a tar archive by its name."""
+    return path.is_dir() or (path.is_file() and is_tar(path))
 
 
 def list_files(path: Path) -> Listing:
@@ -56,7 +64,9 @@ def list_files(path: Path) -> Listing:
     return _list_tar(path, status.st_mtime_ns, status.st_size)
 
 
-def read_files(path: Path, split: str, size: int, *, unlabelled: bool, max_broken: float) -> TensorSource:
+def read_files(
+    path: Path, split: str, size: int, *, unlabelled: bool, max_broken: float, extra_formats: Collection[str] = ()
+) -> TensorSource:
     """The pictures of one split of a folder or tar archive, in the order of their names.
 
     Raises:
@@ -64,10 +74,10 @@ def read_files(path: Path, split: str, size: int, *, unlabelled: bool, max_broke
     """
     listing = list_files(path)
     part = part_of(listing, split, unlabelled)
-    jobs = _folder_jobs(part) if path.is_dir() else _tar_jobs(path, part)
     decoded = decode_all(
-        jobs, len(part.entries), size, where=listing.where, max_broken=max_broken, refused=listing.refused
-    )
+        jobs_of(path, part), len(part.entries), size,
+        where=listing.where, max_broken=max_broken, refused=listing.refused, extra_formats=extra_formats,
+    )  # fmt: skip
     labels = None if part.labels is None else torch.tensor(part.labels, dtype=torch.int64)
     images = decoded.images
     if not decoded.good.all():
@@ -77,9 +87,19 @@ def read_files(path: Path, split: str, size: int, *, unlabelled: bool, max_broke
     )
 
 
+def jobs_of(path: Path, part: Part) -> Iterator[Job]:
+    """The pictures of a part of a folder or tar archive, to be decoded one after another.
+
+    Raises:
+        DataError: the archive is damaged.
+    """
+    return _folder_jobs(part) if path.is_dir() else _tar_jobs(path, part)
+
+
 def _list_folder(root: Path) -> Listing:
     """Follows links to folders (data sets are often assembled so), but never into one it is already inside of."""
     entries: list[Entry] = []
+    refused: list[str] = []
     ancestors: list[tuple[int, int]] = []
 
     def walk(folder: Path, prefix: str) -> None:
@@ -91,11 +111,15 @@ def _list_folder(root: Path) -> Listing:
         with os.scandir(folder) as found:
             items = sorted(found, key=lambda item: item.name)
         for item in items:
+            name = prefix + legible(item.name)
             if _is_folder(item):
                 if not item.name.startswith("."):
-                    walk(folder / item.name, f"{prefix}{item.name}/")
+                    before = len(entries)
+                    walk(folder / item.name, f"{name}/")
+                    if is_picture_name(item.name) and len(entries) == before:
+                        refused.append(f"{name}: a folder, not a file")
             elif is_picture_name(item.name):
-                entries.append(Entry(prefix + item.name, folder / item.name))
+                entries.append(Entry(name, folder / item.name))
         ancestors.pop()
 
     try:
@@ -104,7 +128,7 @@ def _list_folder(root: Path) -> Listing:
         raise DataError(
             f"data: the folder {error.filename!r} cannot be listed ({error.strerror}); check its permissions."
         ) from error
-    return Listing(f"the folder {str(root)!r}", tuple(sorted(entries, key=lambda entry: entry.name)))
+    return Listing(f"the folder {str(root)!r}", tuple(sorted(entries, key=lambda entry: entry.name)), tuple(refused))
 
 
 def _is_folder(item: os.DirEntry[str]) -> bool:
@@ -123,8 +147,8 @@ def _folder_jobs(part: Part) -> Iterator[Job]:
 class _HeaderReader:
     """A stream for tarfile to read headers from, which hostile headers cannot make go backwards or read a gigabyte."""
 
-    def __init__(self, stream: io.BufferedIOBase):
-        self.stream, self.position, self.last = stream, 0, b""
+    def __init__(self, stream: io.BufferedIOBase, most: int):
+        self.stream, self.position, self.last, self.most = stream, 0, b"", most
 
     def read(self, count: int) -> bytes:
         if not 0 <= count <= _MAX_HEADER_BYTES:
@@ -136,6 +160,8 @@ class _HeaderReader:
     def seek(self, position: int) -> None:
         if position < self.position:
             raise tarfile.ReadError("a header points backwards")
+        if position > self.most:
+            raise tarfile.ReadError(f"it unpacks to more than {self.most} bytes, as no archive of pictures does")
         self.position = self.stream.seek(position)
 
     def tell(self) -> int:
@@ -162,7 +188,7 @@ def _list_tar(path: Path, mtime_ns: int, size: int) -> Listing:
     refused: list[str] = []
     try:
         with _open_stream(path) as stream:
-            reader = _HeaderReader(stream)
+            reader = _HeaderReader(stream, max(_BOMB_BYTES, _BOMB_RATIO * size))
             with tarfile.open(fileobj=reader, mode="r:") as tar:  # pyright: ignore[reportArgumentType, reportCallIssue]
                 for member in tar:
                     tar.members = []  # it would keep every member ever seen
@@ -170,9 +196,9 @@ def _list_tar(path: Path, mtime_ns: int, size: int) -> Listing:
                         continue
                     reason = _why_refused(member)
                     if reason:
-                        refused.append(f"{member.name.removeprefix('./')}: {reason}")
+                        refused.append(f"{legible(member.name.removeprefix('./'))}: {reason}")
                     else:
-                        found[str(PurePosixPath(member.name))] = (member.offset_data, member.size)
+                        found[legible(str(PurePosixPath(member.name)))] = (member.offset_data, member.size)
             reader.finish()
     except _DAMAGE as error:
         raise _damaged(path, error) from error

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import io
+import os
 import stat
 import warnings
+import zlib
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +17,21 @@ from jaxtyping import Num, UInt8
 from PIL import Image
 from torch import Tensor
 
-from ..runtime.errors import ArgumentError, DataError
+from ..runtime.errors import ArgumentError, DataError, UnknownNameError
 from ..runtime.pictures import to_rgb_image
 
-# Pillow's other decoders (TIFF, PSD, EPS, FITS …) are the ones with the long list of security notices; they are never
-# asked.
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
+# Pillow's other decoders (PSD, EPS, FITS …) are the ones with the long list of security notices; they are never asked.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
+# Read only when asked for by name: what a file begins with, and what people call its form.
+EXTRA_FORMATS: dict[str, tuple[bytes, ...]] = {
+    "gif": (b"GIF87a", b"GIF89a"),
+    "tiff": (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
+}
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 MAX_PIXELS = 50_000_000
 MAX_FILE_BYTES = 64 * 2**20
 
+_PNG = b"\x89PNG\r\n\x1a\n"
 _ORIENTATION_TAG = 0x0112
 _TURNS = {  # EXIF orientation -> what makes the picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -39,50 +48,76 @@ class BrokenImageError(DataError):
     """A file that cannot be read as a picture; the message is the reason alone, callers add the name."""
 
 
+def check_extra_formats(names: Collection[str]) -> None:
+    """Raise an UnknownNameError unless all names are keys of EXTRA_FORMATS."""
+    for name in names:
+        if name not in EXTRA_FORMATS:
+            raise UnknownNameError("extra_formats", name, EXTRA_FORMATS)
+
+
 def decode_image(
-    source: bytes | Path, size: int | None, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_FILE_BYTES
+    source: bytes | Path,
+    size: int | None,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    max_bytes: int = MAX_FILE_BYTES,
+    extra_formats: Collection[str] = (),
 ) -> UInt8[np.ndarray, "3 h w"]:
     """A picture file as uint8 RGB (3, size, size), or (3, h, w) as it is when `size` is None.
 
     Any mode becomes RGB: transparency over white, CMYK and palettes converted, 16-bit grey by its high byte. The EXIF
     orientation is honoured, of an animation the first frame is taken. The shorter side is resized to `size` (bicubic,
-    antialiased) and the centre is cropped. Formats: JPEG, PNG, WebP, BMP, GIF, by content, whatever the file is called.
+    antialiased) and the centre is cropped. Formats: JPEG, PNG, WebP and BMP, by content, whatever the file is called.
 
     Args:
         source: the file's content, or its path.
-        max_pixels: larger pictures are refused before anything is decoded.
+        max_pixels: larger pictures are refused before anything is decoded; above Pillow's own limit (89 million) that counts.
         max_bytes: larger files are refused before they are read.
+        extra_formats: "gif" or "tiff", to read these too.
 
     Raises:
         BrokenImageError: with the reason, for everything that is no such picture.
         ArgumentError: `size` is below 1.
+        UnknownNameError: an extra format of another name.
     """
+    check_extra_formats(extra_formats)
     if size is not None and size < 1:
         raise ArgumentError(f"size: got {size}; a picture has at least 1 pixel a side.")
+    with pillow_warnings():
+        return decode_quietly(source, size, max_pixels, max_bytes, extra_formats)
+
+
+@contextmanager
+def pillow_warnings() -> Iterator[None]:
+    """While decoding, a warning of a decompression bomb is an error, and what Pillow thinks of metadata is not shown."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return decode_quietly(source, size, max_pixels, max_bytes)
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
 
 
 def decode_quietly(
-    source: bytes | Path, size: int | None, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_FILE_BYTES
+    source: bytes | Path,
+    size: int | None,
+    max_pixels: int = MAX_PIXELS,
+    max_bytes: int = MAX_FILE_BYTES,
+    extra_formats: Collection[str] = (),
 ) -> UInt8[np.ndarray, "3 h w"]:
-    """:func:`decode_image` for threads: whoever starts them silences Pillow's warnings, which cannot be done in each.
-
-    Nothing is lost with them: our own limit is lower than the one Pillow warns at, and is checked before anything is
-    decoded.
-    """
+    """:func:`decode_image` for threads: whoever starts them enters :func:`pillow_warnings`, which cannot be done in each."""
     content = _read_file(source, max_bytes) if isinstance(source, Path) else source
     if not content:
         raise BrokenImageError("the file is empty")
     if len(content) > max_bytes:
         raise BrokenImageError(f"the file has {len(content)} bytes, over the limit of {max_bytes}")
     try:
-        picture = _upright_rgb(content, size, max_pixels)
+        picture = _upright_rgb(content, size, max_pixels, extra_formats)
+        _check_png_sums(content)
     except BrokenImageError:
         raise
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise BrokenImageError(f"has more pixels than the limit of {max_pixels}") from error
     except Image.UnidentifiedImageError as error:
-        raise BrokenImageError(f"not a picture in {', '.join(FORMATS)} form") from error
+        raise BrokenImageError(_why_unidentified(content, extra_formats)) from error
     # Pillow's decoders answer hostile bytes with almost any exception (OSError, SyntaxError, struct.error, IndexError
     # …).
     except Exception as error:
@@ -111,14 +146,46 @@ def _read_file(path: Path, max_bytes: int) -> bytes:
             raise BrokenImageError("not a regular file")
         if status.st_size > max_bytes:
             raise BrokenImageError(f"the file has {status.st_size} bytes, over the limit of {max_bytes}")
-        return path.read_bytes()
-    except OSError as error:
-        raise BrokenImageError(f"cannot be read ({error.strerror or error})") from error
+        # The file may have been changed for a pipe or may have grown since: it is opened without waiting, and read so far.
+        with open(path, "rb", opener=_open_without_waiting) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise BrokenImageError("not a regular file")
+            return file.read(max_bytes + 1)
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
+        raise BrokenImageError(f"cannot be read ({getattr(error, 'strerror', None) or error})") from error
 
 
-def _upright_rgb(content: bytes, size: int | None, max_pixels: int) -> Image.Image:
+def _open_without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _check_png_sums(content: bytes) -> None:
+    """Compare the sums of a PNG's critical chunks, of which Pillow leaves that of the pixels out: a flipped byte would be a
+    slightly different picture. Metadata may be damaged, and what follows the last chunk is not looked at."""
+    if not content.startswith(_PNG):
+        return
+    view, start = memoryview(content), len(_PNG)
+    while start + 12 <= len(content):
+        length, kind = int.from_bytes(view[start : start + 4]), bytes(view[start + 4 : start + 8])
+        end = start + 8 + length
+        if kind[:1].isupper() and zlib.crc32(view[start + 4 : end]) != int.from_bytes(view[end : end + 4]):
+            raise BrokenImageError(f"its part {kind.decode('latin-1')} has a wrong checksum")
+        if kind == b"IEND":
+            return
+        start = end + 4
+
+
+def _why_unidentified(content: bytes, extra_formats: Collection[str]) -> str:
+    for name, beginnings in EXTRA_FORMATS.items():
+        if content.startswith(beginnings) and name not in extra_formats:
+            return f"a {name.upper()} picture, which is read only with --extra-formats {name}"
+    return f"not a picture in {', '.join((*FORMATS, *(name.upper() for name in sorted(extra_formats))))} form"
+
+
+def _upright_rgb(content: bytes, size: int | None, max_pixels: int, extra_formats: Collection[str]) -> Image.Image:
     """Decode with Pillow; a centred square may be turned after it is resized, which is less work."""
-    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+    formats = (*FORMATS, *(name.upper() for name in extra_formats))
+    with Image.open(io.BytesIO(content), formats=formats) as image:
         width, height = image.size
         if width * height > max_pixels:
             raise BrokenImageError(f"has {width} x {height} pixels, over the limit of {max_pixels}")

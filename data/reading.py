@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
-import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,8 @@ from jaxtyping import Bool, UInt8
 from torch import Tensor
 
 from ..runtime.errors import ArgumentError, DataError
-from .images import BrokenImageError, decode_quietly
+from ..runtime.words import legible
+from .images import BrokenImageError, decode_quietly, pillow_warnings
 
 _CHUNK = 64
 # Below this size a picture's decoding is mostly Python, where threads only wait for each other (measured: 25 % slower
@@ -51,7 +51,14 @@ def check_max_broken(max_broken: float) -> None:
 
 
 def decode_all(
-    jobs: Iterable[Job], n: int, size: int, *, where: str, max_broken: float, refused: tuple[str, ...] = ()
+    jobs: Iterable[Job],
+    n: int,
+    size: int,
+    *,
+    where: str,
+    max_broken: float,
+    refused: tuple[str, ...] = (),
+    extra_formats: Collection[str] = (),
 ) -> Decoded:
     """Decode `n` jobs into one tensor; broken files are skipped and listed.
 
@@ -60,6 +67,7 @@ def decode_all(
         where: what messages call the whole.
         max_broken: the share of broken files at which the run goes on.
         refused: files already found to be unusable; they count as broken.
+        extra_formats: "gif" or "tiff", to read these too.
 
     Raises:
         DataError: more are broken than allowed (raised as soon as that is certain), or none is readable.
@@ -67,12 +75,11 @@ def decode_all(
     check_max_broken(max_broken)
     total = n + len(refused)
     if not total:
-        raise DataError(f"data: {where} holds no picture; needed is at least one JPEG, PNG, WebP, BMP or GIF file.")
+        raise DataError(f"data: {where} holds no picture; needed is at least one JPEG, PNG, WebP or BMP file.")
     decoded = Decoded(torch.zeros(n, 3, size, size, dtype=torch.uint8), torch.zeros(n, dtype=torch.bool), list(refused))
     _stop_if_too_broken(decoded.broken, total, where, max_broken)
-    with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, 16)) as pool:
-        warnings.simplefilter("ignore")
-        for broken in _decode_chunks(iter(jobs), decoded, size, pool):
+    with pillow_warnings(), ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, 16)) as pool:
+        for broken in _decode_chunks(iter(jobs), decoded, size, extra_formats, pool):
             if broken:
                 decoded.broken.extend(broken)
                 _stop_if_too_broken(decoded.broken, total, where, max_broken)
@@ -81,15 +88,17 @@ def decode_all(
     return decoded
 
 
-def _decode_chunks(jobs: Iterator[Job], into: Decoded, size: int, pool: ThreadPoolExecutor) -> Iterator[list[str]]:
+def _decode_chunks(
+    jobs: Iterator[Job], into: Decoded, size: int, extra_formats: Collection[str], pool: ThreadPoolExecutor
+) -> Iterator[list[str]]:
     """Decode chunk by chunk, large pictures in threads, with a bounded number of chunks under way."""
     under_way: deque[Future[list[str]]] = deque()
     try:
         while chunk := list(itertools.islice(jobs, _CHUNK)):
             if _bytes(chunk[0].content) < _THREADS_FROM_BYTES:
-                yield _decode_chunk(chunk, into, size)
+                yield _decode_chunk(chunk, into, size, extra_formats)
                 continue
-            under_way.append(pool.submit(_decode_chunk, chunk, into, size))
+            under_way.append(pool.submit(_decode_chunk, chunk, into, size, extra_formats))
             if len(under_way) > 2 * pool._max_workers:
                 yield under_way.popleft().result()
         while under_way:
@@ -99,14 +108,14 @@ def _decode_chunks(jobs: Iterator[Job], into: Decoded, size: int, pool: ThreadPo
             future.cancel()
 
 
-def _decode_chunk(jobs: list[Job], into: Decoded, size: int) -> list[str]:
+def _decode_chunk(jobs: list[Job], into: Decoded, size: int, extra_formats: Collection[str]) -> list[str]:
     broken = []
     for job in jobs:
         try:
-            into.images[job.row] = torch.from_numpy(decode_quietly(job.content, size))
+            into.images[job.row] = torch.from_numpy(decode_quietly(job.content, size, extra_formats=extra_formats))
             into.good[job.row] = True
         except BrokenImageError as error:
-            broken.append(f"{job.name}: {error}")
+            broken.append(f"{job.name}: {legible(str(error))}")
     return broken
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from ..runtime.errors import ArgumentError, DataError, UnknownNameError
@@ -10,6 +10,7 @@ from .arrays import array_splits, read_arrays
 from .binaries import BINARY_SPECS, read_binary
 from .downloads import cache_root
 from .folders import is_tar, list_files, read_files
+from .images import check_extra_formats
 from .layout import splits_of
 from .reading import check_max_broken
 from .tensors import ImageSource, TensorSource, concatenate
@@ -30,6 +31,7 @@ def open_source(
     image_size: int = 32,
     unlabelled: bool = False,
     max_broken: float = 0.01,
+    extra_formats: Collection[str] = (),
     toy_size: int | None = None,
     seed: int = 0,
 ) -> ImageSource:
@@ -46,11 +48,12 @@ def open_source(
         unlabelled: leave labels out; a folder may then have any shape, and stl10's "train" is its 100,000 unlabelled
             pictures.
         max_broken: the share of broken files at which reading goes on; they are listed in `broken`.
+        extra_formats: "gif" or "tiff": read such pictures too, which are else counted as broken.
         toy_size: pictures in the toy's train split (its test split has a fifth of them).
         seed: of the toy, and given to registered sources.
 
     Raises:
-        UnknownNameError: neither a name nor a path that exists, or no such split.
+        UnknownNameError: neither a name nor a path that exists, or no such split or extra format.
         DataError: missing, empty or damaged data, no such split in it, or too many broken files.
         ArgumentError: a size below 1, or `max_broken` outside [0, 1].
 
@@ -62,6 +65,7 @@ def open_source(
     if image_size < 1:
         raise ArgumentError(f"image_size: got {image_size}; a picture has at least 1 pixel a side.")
     check_max_broken(max_broken)
+    check_extra_formats(extra_formats)
     name, path = _resolve(spec)
     if name in _registered:
         source = _registered[name][0](split, image_size=image_size, root=cache_root(root), seed=seed)
@@ -73,7 +77,11 @@ def open_source(
         if name is not None:
             return _open_binary(name, which, root, image_size, unlabelled)
         assert path is not None
-        return _open_path(path, which, image_size, unlabelled, max_broken)
+        if path.suffix.lower() == ".npz":
+            return read_arrays(path, which, image_size, unlabelled=unlabelled)
+        return read_files(
+            path, which, image_size, unlabelled=unlabelled, max_broken=max_broken, extra_formats=extra_formats
+        )
 
     if split != "all":
         return one(split)
@@ -155,9 +163,3 @@ def _open_binary(name: str, split: str, root: Path | None, image_size: int, unla
     member = "unlabelled" if unlabelled and split == "train" and "unlabelled" in spec.pictures else split
     source = read_binary(name, spec, member, root, image_size)
     return source.unlabelled() if unlabelled else source
-
-
-def _open_path(path: Path, split: str, image_size: int, unlabelled: bool, max_broken: float) -> TensorSource:
-    if path.suffix.lower() == ".npz":
-        return read_arrays(path, split, image_size, unlabelled=unlabelled)
-    return read_files(path, split, image_size, unlabelled=unlabelled, max_broken=max_broken)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .catalogue import BackbonesConfig, PresetsConfig, TasksConfig, backbones, presets, tasks
+    from .checking import DataCheckConfig, check_data
     from .colourizing import ColourizeConfig, colourize
     from .demonstration import DemoConfig, demo
     from .describing import InfoConfig, info
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "BackbonesConfig": "catalogue", "backbones": "catalogue", "TasksConfig": "catalogue", "tasks": "catalogue",
+    "DataCheckConfig": "checking", "check_data": "checking",
     "ColourizeConfig": "colourizing", "colourize": "colourizing",
     "DemoConfig": "demonstration", "demo": "demonstration",
     "EvaluateConfig": "evaluating", "evaluate": "evaluating",
@@ -60,6 +62,7 @@ __all__ = [
     "PRESETS",
     "BackbonesConfig",
     "ColourizeConfig",
+    "DataCheckConfig",
     "DemoConfig",
     "EvaluateConfig",
     "ExportConfig",
@@ -76,6 +79,7 @@ __all__ = [
     "TasksConfig",
     "TransferConfig",
     "backbones",
+    "check_data",
     "colourize",
     "demo",
     "evaluate",

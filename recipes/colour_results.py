@@ -15,9 +15,10 @@ from ..data import ImageSource
 from ..evaluation import Classify, ColourQuality, RecolourQuality, contact_sheet, grey_picture, no_recolour
 from ..pretext import ANNEALED, Painter
 from ..runtime.errors import RunFolderError
-from ..runtime.files import read_json, write_atomically, write_json
+from ..runtime.files import write_atomically
 from ..runtime.processes import share
 from ..runtime.runfolder import RunFolder
+from ..runtime.sealed import read_sealed, write_sealed
 
 SHOWN_PICTURES = 12
 
@@ -77,7 +78,7 @@ def _way_of_painting(painter: Painter) -> dict[str, Any]:
 
 def write_bin_prior(folder: RunFolder, prior: Float64[Tensor, " q"]) -> None:
     """Keeps how frequent each ab bin is among the training pixels."""
-    write_json(folder.chroma, {"bin_prior": prior.tolist()})
+    write_sealed(folder.chroma, {"bin_prior": prior.tolist()})
 
 
 def read_bin_prior(folder: RunFolder) -> Float64[Tensor, " q"] | None:
@@ -89,7 +90,7 @@ def read_bin_prior(folder: RunFolder) -> Float64[Tensor, " q"] | None:
     if not folder.chroma.exists():
         return None
     try:
-        prior = torch.tensor(read_json(folder.chroma)["bin_prior"], dtype=torch.float64)
+        prior = torch.tensor(read_sealed(folder.chroma)["bin_prior"], dtype=torch.float64)
     except (KeyError, TypeError, ValueError) as error:
         raise RunFolderError(f"{folder.chroma} can't be used ({error!r}); delete it, or run again.") from error
     if len(prior) != len(ab_bins()):

@@ -15,6 +15,7 @@ from tyro.conf import Positional
 
 from ..data import BrokenImageError, decode_image, list_files
 from ..pretext import ANNEALED, Decoding
+from ..runtime.determinism import repeatable
 from ..runtime.device import Compute
 from ..runtime.errors import ArgumentError, DataError
 from ..runtime.files import write_atomically
@@ -42,6 +43,7 @@ class ColourizeConfig(PaintingOptions, MachineOptions):
             NAME.png.
         confidence: write NAME.confidence.png beside each picture: how sure the network is of each pixel's colour, from
             dark blue (all colours alike) to yellow (one alone).
+        extra_formats: gif or tiff: read such pictures too.
     """
 
     run: Positional[Path]
@@ -50,6 +52,7 @@ class ColourizeConfig(PaintingOptions, MachineOptions):
     size: int | None = None
     temperatures: tuple[float, ...] | None = None
     confidence: bool = False
+    extra_formats: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -78,6 +81,7 @@ class ColourizeConfig(PaintingOptions, MachineOptions):
         return {f".t{t}.png": replace(usual, mode=mode, temperature=t) for t in self.temperatures}
 
 
+@repeatable
 def colourize(config: ColourizeConfig) -> Outcome:
     """Paints each picture at its own size: chroma from the network, luma from the picture.
 
@@ -102,7 +106,7 @@ def colourize(config: ColourizeConfig) -> Outcome:
     painted, sure, broken = [], [], []
     for path, target in targets.items():
         try:
-            rgb = torch.from_numpy(decode_image(path, None))
+            rgb = torch.from_numpy(decode_image(path, None, extra_formats=config.extra_formats))
         except BrokenImageError as error:
             broken.append(f"{path}: {error}")
             continue
@@ -114,7 +118,7 @@ def colourize(config: ColourizeConfig) -> Outcome:
     for line in broken:
         note(f"skipped {line}")
     if not painted:
-        raise DataError(f"None of the {len(targets)} pictures could be read; JPEG, PNG, WebP, BMP and GIF are.")
+        raise DataError(f"None of the {len(targets)} pictures could be read; the first is {broken[0]}.")
     results = {"painted": painted, "confidence": sure, "skipped": broken}
     done = len(targets) - len(broken)
     return Outcome(results, [], [f"Painted {done} picture{'s' if done != 1 else ''} into {config.out}."])
@@ -155,5 +159,5 @@ def _found(path: Path) -> list[tuple[Path, Path]]:
         raise DataError(f"pictures: {path} does not exist; name files or folders to paint.")
     entries = list_files(path).entries
     if not entries:
-        raise DataError(f"pictures: {path} holds no picture; JPEG, PNG, WebP, BMP and GIF are read.")
+        raise DataError(f"pictures: {path} holds no picture; JPEG, PNG, WebP and BMP are read.")
     return [(path / entry.name, Path(entry.name)) for entry in entries]

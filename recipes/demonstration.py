@@ -44,7 +44,12 @@ class DemoConfig(MachineOptions):
 def demo(config: DemoConfig) -> Outcome:
     """Runs pretrain, probe and report on the toy data; under three minutes on two processor cores."""
     overwrite = config.overwrite or config.out == _DEFAULT_OUT
-    common = {"device": config.device, "precision": config.precision, "seed": config.seed}
+    common = {
+        "device": config.device,
+        "precision": config.precision,
+        "seed": config.seed,
+        "deterministic": config.deterministic,
+    }
     pretraining = PretrainConfig(
         data="toy", task="palette", backbone="pretint_unet", width=16, epochs=config.epochs, palette_space="cbcr",
         paint_every=1, out=config.out, overwrite=overwrite, **common,

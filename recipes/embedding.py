@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from ..evaluation import principal_components, project
 from ..runtime.device import Compute
 from ..runtime.errors import RunFolderError
 from ..runtime.files import write_atomically
+from ..runtime.npz import NPZ_DAMAGE, open_npz
 from ..runtime.runfolder import RunFolder
 from ..runtime.runlog import note, write_projector
 from .colour_results import save_arrays
@@ -76,9 +76,9 @@ def read_embedding(folder: RunFolder) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open_npz(path) as file:
             arrays = {name: file[name] for name in ("points", "labels", "class_names", "thumbnails", "layer")}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except NPZ_DAMAGE as error:
         raise RunFolderError(f"{path} can't be read ({error}); run pretint report --embedding, or delete it.") from None
     return arrays | {"class_names": arrays["class_names"].tolist(), "layer": str(arrays["layer"])}
 

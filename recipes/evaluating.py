@@ -11,6 +11,7 @@ from tyro.conf import Positional
 
 from ..data import ImageSource, available_splits, cache_root
 from ..evaluation import class_table, colour_table, no_recolour, side_by_side
+from ..runtime.determinism import repeatable
 from ..runtime.device import Compute
 from ..runtime.errors import ArgumentError, DataError
 from ..runtime.processes import is_main
@@ -78,7 +79,12 @@ class _Judged:
 
 def _own_images(run: Run, config: EvaluateConfig, compute: Compute) -> _Judged:
     """The run's test split, or the images that it held out from training."""
-    settings = replace(run.config, root=config.root or run.config.root, max_broken=config.max_broken)
+    settings = replace(
+        run.config,
+        root=config.root or run.config.root,
+        max_broken=config.max_broken,
+        extra_formats=config.extra_formats or run.config.extra_formats,
+    )
 
     def not_held_out() -> ImageSource:
         source = open_training_source(settings, compute)
@@ -103,6 +109,7 @@ def _other_images(data: str, splits: tuple[str, ...], run: Run, config: Evaluate
         root=config.root,
         unlabelled=config.unlabelled,
         max_broken=config.max_broken,
+        extra_formats=config.extra_formats,
         classes=None,
     )
 
@@ -124,6 +131,7 @@ def _none_left(data: str) -> DataError:
 
 
 @in_all_processes
+@repeatable
 def evaluate(config: EvaluateConfig) -> Outcome:
     """Measures colour quality on one data set or several, and adds it to `results.json`.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from ..evaluation import transfer_table
+from ..runtime.determinism import repeatable
 from ..runtime.processes import is_main
 from ..runtime.results import add_results
 from .options import Outcome, command_line
@@ -28,6 +29,7 @@ class FinetuneConfig(TuningOptions):
 
 
 @in_all_processes
+@repeatable
 def finetune(config: FinetuneConfig) -> Outcome:
     """Fine-tunes a run's encoder and, as control, trains the same network from scratch; adds both to `results.json`.
 

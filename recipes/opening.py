@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..backbones import Preprocess, create_backbone
+import torch
+
+from ..backbones import Preprocess, backbone_bytes, create_backbone, module_bytes
 from ..colour import Palette
 from ..pretext import (
     OWN_AVERAGE,
@@ -26,10 +28,14 @@ from ..pretext import (
 )
 from ..runtime.checkpoints import Checkpoints
 from ..runtime.device import Compute
-from ..runtime.errors import ArgumentError, PretintError, RunFolderError
-from ..runtime.files import read_json
+from ..runtime.errors import ArgumentError, PretintError, RunFolderError, UnknownNameError
 from ..runtime.runfolder import RunFolder
+from ..runtime.sealed import read_sealed
+from ..runtime.words import shortened
+from .kinds import from_plain
 from .settings import PretrainConfig
+
+_MOST_CLASSES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -56,9 +62,53 @@ def open_run(path: Path, compute: Compute) -> Run:
     folder = RunFolder.open(path)
     config = read_settings(folder)
     palette = read_palette(folder) if needs_palette(config.task) else None
-    model, task = make_model(config, palette, int(folder.config.get("data", {}).get("classes", 0)))
+    check_fits_weights(config, folder)
+    try:
+        model, task = make_model(config, palette, _classes(folder))
+    except ArgumentError as error:
+        raise RunFolderError(
+            f"{path} describes a network that can't be made ({error}); restore its config.json."
+        ) from error
     Checkpoints(folder.checkpoints).load_best(model)
     return Run(folder, config, Painter(model, task, compute))
+
+
+def _classes(folder: RunFolder) -> int:
+    """How many classes the training images had."""
+    data = folder.config.get("data")
+    classes = data.get("classes", 0) if isinstance(data, dict) else None
+    if not isinstance(classes, int) or not 0 <= classes <= _MOST_CLASSES:
+        raise RunFolderError(
+            f"{folder.path / 'config.json'} can't be used: data.classes is no count; restore the file."
+        )
+    return classes
+
+
+def check_fits_weights(config: PretrainConfig, folder: RunFolder) -> None:
+    """Sizes that someone wrote into a run's `config.json` must not fill the machine: the network that they describe may take no
+    more memory than the largest file of weights in the folder.
+
+    Raises:
+        RunFolderError: it would.
+    """
+    stored = max((path.stat().st_size for path in folder.checkpoints.rglob("*.safetensors")), default=None)
+    if stored is None:
+        return  # whoever reads the weights says so
+    try:
+        with torch.device("meta"):
+            needed = backbone_bytes(
+                _backbone(config), _preprocess(config).in_chans, config.stem, config.image_size, _sizes(config)
+            )
+            if config.fusion is not None and leaked_labels(config.fusion) is not None:
+                needed += module_bytes(FrozenClassifier(config.fusion, 0.5, 0.25))
+    except PretintError as error:
+        raise RunFolderError(
+            f"{folder.path} describes a network that can't be made ({error}); restore its config.json."
+        ) from error
+    if needed > stored:
+        raise RunFolderError(
+            f"{folder.path} describes a network of {needed} bytes, but its weights have {stored}; restore its config.json."
+        )
 
 
 def read_settings(folder: RunFolder) -> PretrainConfig:
@@ -68,17 +118,10 @@ def read_settings(folder: RunFolder) -> PretrainConfig:
         RunFolderError: they are not settings of this version of Pretint.
     """
     settings: dict[str, Any] = folder.config["settings"]
-    paths = {"out", "root", "fusion_weights"}
-    known = {f.name for f in fields(PretrainConfig)}
     try:
-        unknown = settings.keys() - known
-        if unknown:
-            raise RunFolderError(f"{folder.path} has settings that this Pretint does not know: {sorted(unknown)}.")
-        values: dict[str, Any] = {k: Path(v) if k in paths and v is not None else v for k, v in settings.items()}
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return PretrainConfig(**values)
-    except (TypeError, AttributeError, PretintError) as error:
-        raise RunFolderError(f"{folder.path / 'config.json'} can't be used: {error}") from error
+        return from_plain(PretrainConfig, settings)
+    except PretintError as error:
+        raise RunFolderError(f"{folder.path / 'config.json'} can't be used: {shortened(str(error), 1000)}") from error
 
 
 def read_palette(folder: RunFolder) -> Palette:
@@ -88,8 +131,8 @@ def read_palette(folder: RunFolder) -> Palette:
         RunFolderError: the file is missing or damaged.
     """
     try:
-        return Palette.from_dict(read_json(folder.palette))
-    except ArgumentError as error:
+        return Palette.from_dict(read_sealed(folder.palette))
+    except (ArgumentError, UnknownNameError) as error:
         raise RunFolderError(f"{folder.palette} can't be used: {error}") from error
 
 
@@ -117,20 +160,32 @@ def make_model(config: PretrainConfig, palette: Palette | None, classes: int = 0
     if "classes" in accepted:
         options["classes"] = classes
     task = create_task(config.task, preprocess, config.task_weights, **options)
-    named = ("width", "depth", "blocks")
-    sizes = {name: getattr(config, name) for name in named if getattr(config, name) is not None}
-    backbone = config.backbone
-    if wants_pair(config.task) and not backbone.startswith("pair/"):
-        backbone = f"pair/{backbone}"
+    backbone = _backbone(config)
     if backbone.startswith("pair/"):
         check_takes_pair(task)
     encoder = create_backbone(
-        backbone, preprocess.in_chans, config.stem, image_size=config.image_size, preprocess=preprocess, **sizes
+        backbone,
+        preprocess.in_chans,
+        config.stem,
+        image_size=config.image_size,
+        preprocess=preprocess,
+        **_sizes(config),
     )
     own_average = 0 if config.fusion == OWN_AVERAGE else None
     width = decoder_width(config.decoder, backbone, config.width)
     head = HeadSettings(config.skips, config.decoder, width, config.image_size, own_average)
     return build_model(task, encoder, head, _classifier(config, preprocess)), task
+
+
+def _backbone(config: PretrainConfig) -> str:
+    """The encoder's name; tasks of pairs have a pair of it."""
+    paired = wants_pair(config.task) and not config.backbone.startswith("pair/")
+    return f"pair/{config.backbone}" if paired else config.backbone
+
+
+def _sizes(config: PretrainConfig) -> dict[str, int]:
+    """The sizes of the encoder that are set."""
+    return {name: value for name in ("width", "depth", "blocks") if (value := getattr(config, name)) is not None}
 
 
 def _classifier(config: PretrainConfig, preprocess: Preprocess) -> FrozenClassifier | None:

@@ -22,11 +22,13 @@ class MachineOptions:
     Attributes:
         device: auto, cuda, mps or cpu.
         precision: auto, bf16 or fp32; auto is bf16 where the device has the instructions for it.
+        deterministic: the same bits each time, on a GPU too, at some cost in speed.
         json: print results as JSON for programs.
     """
 
     device: str = "auto"
     precision: str = "auto"
+    deterministic: bool = False
     json: bool = False
 
 
@@ -48,10 +50,12 @@ class DataOptions:
     Attributes:
         root: cache folder of downloaded data sets; PRETINT_DATA or the user's cache folder by default.
         max_broken: largest share of unreadable images before the run stops, in 0…1.
+        extra_formats: gif or tiff: read such pictures too, which else count as unreadable.
     """
 
     root: Path | None = None
     max_broken: float = 0.01
+    extra_formats: tuple[str, ...] = ()
 
 
 @dataclass
@@ -62,11 +66,13 @@ class Outcome:
         results: JSON-able.
         tables: for people.
         lines: further sentences for people, printed behind the tables.
+        code: what the command exits with.
     """
 
     results: dict[str, Any]
     tables: list[Table] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
+    code: int = 0
 
 
 def positive(config: Any, *names: str) -> None:

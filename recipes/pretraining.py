@@ -20,18 +20,19 @@ from ..data import Batch, Batches, ImageSource
 from ..evaluation import colour_table
 from ..pretext import TASKS, Painter, PaintingTask, Task, leaked_labels, task_names
 from ..runtime.checkpoints import Checkpoints
+from ..runtime.determinism import determinism
 from ..runtime.device import Compute
 from ..runtime.errors import ArgumentError, DataError
-from ..runtime.files import write_json
 from ..runtime.loop import LoopSettings, Loss, Training
 from ..runtime.processes import barrier, is_main, parallel, sum_over_processes, world_size
 from ..runtime.results import add_results
 from ..runtime.runfolder import RunFolder
 from ..runtime.runlog import RunLog, note
+from ..runtime.sealed import write_sealed
 from .budget import MOST_EPOCHS, epochs_within
 from .colour_results import measure_colour, read_bin_prior, save_pictures, spread_ids, write_bin_prior
 from .extremes import save_extremes
-from .opening import make_model, needs_palette, read_palette, read_settings
+from .opening import check_fits_weights, make_model, needs_palette, read_palette, read_settings
 from .options import Outcome, plain
 from .painting import trained_decoding
 from .published import typed_command, usual_config
@@ -58,6 +59,11 @@ def pretrain(config: PretrainConfig) -> Outcome:
         RunFolder.check_free(config.folder, resume=config.resume, overwrite=config.overwrite)
     if config.resume:
         config = _resumed(config)
+    with determinism(config.deterministic):
+        return _pretrain(config)
+
+
+def _pretrain(config: PretrainConfig) -> Outcome:
     compute = Compute.choose(config.device, config.precision)
     _check_sync(config, compute)
     source = open_training_source(config, compute)
@@ -118,7 +124,9 @@ def _check_sync(config: PretrainConfig, compute: Compute) -> None:
 def _resumed(config: PretrainConfig) -> PretrainConfig:
     """The saved settings of the run; what was given must agree with them."""
     folder = RunFolder.open(config.folder)
-    saved, free = read_settings(folder), {"out", "resume", "overwrite", "json", "root", "device", "processes"}
+    saved = read_settings(folder)
+    check_fits_weights(saved, folder)
+    free = {"out", "resume", "overwrite", "json", "root", "device", "processes"}
     if saved.minutes is not None:  # its epochs came out of them, and stay
         free |= {"minutes", "epochs"}
     given, was, usual = plain(config), plain(saved), {**plain(usual_config(config.preset)), "preset": None}
@@ -195,7 +203,7 @@ def _start_folder(
         },
     )  # fmt: skip
     if palette is not None:
-        write_json(folder.palette, palette.to_dict())
+        write_sealed(folder.palette, palette.to_dict())
     if prior is not None:
         write_bin_prior(folder, prior)
     return folder

@@ -12,6 +12,7 @@ from tyro.conf import Positional
 from ..data import cache_root
 from ..downstream import SOLVERS
 from ..evaluation import transfer_table
+from ..runtime.determinism import repeatable
 from ..runtime.errors import UnknownNameError
 from ..runtime.processes import is_main
 from ..runtime.results import add_results
@@ -46,6 +47,7 @@ class ProbeConfig(TransferOptions):
 
 
 @in_all_processes
+@repeatable
 def probe(config: ProbeConfig) -> Outcome:
     """Probes a run's encoder and, as control, the same network with random weights; adds both to `results.json`. Several processes
     share the work of the encoder; the classifiers are the main one's.

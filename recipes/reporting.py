@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from tyro.conf import Positional
 from ..evaluation import ReportRun, comparison_notes, transfer_table, write_report
 from ..runtime.device import Compute
 from ..runtime.errors import ArgumentError, RunFolderError
+from ..runtime.npz import NPZ_DAMAGE, open_npz
 from ..runtime.results import read_results
 from ..runtime.runfolder import RunFolder
 from .embedding import embed, read_embedding
@@ -106,8 +106,8 @@ def _read(path: Path, *further: str) -> dict[str, np.ndarray] | None:
     if not path.is_file():
         return None
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open_npz(path) as file:
             optional = ["confidence"] if "confidence" in file.files else []
             return {name: file[name] for name in ("grey", "painted", "true", *further, *optional)}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except NPZ_DAMAGE as error:
         raise RunFolderError(f"{path} can't be read ({error}); run pretint evaluate, or delete it.") from None

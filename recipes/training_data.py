@@ -46,6 +46,7 @@ def open_split(config: PretrainConfig, split: str) -> ImageSource:
         image_size=config.image_size,
         unlabelled=config.unlabelled,
         max_broken=config.max_broken,
+        extra_formats=config.extra_formats,
     )
     report_broken(source)
     return of_classes(source, config.classes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +127,8 @@ def open_judged(run: Path, options: TransferOptions, opened: dict[tuple[str, int
     if options.part is not None:
         encoder = split_pair(encoder)[PARTS.index(options.part)]
     data = options.data or config.data
+    if options.data is None:
+        options = replace(options, extra_formats=options.extra_formats or config.extra_formats)
     opened = {} if opened is None else opened
     if (data, config.image_size) not in opened:
         opened[data, config.image_size] = _open_splits(data, config.image_size, options, compute)
@@ -198,7 +200,9 @@ def _open_splits(data: str, size: int, options: TransferOptions, compute: Comput
 def _open_labelled(data: str, split: str, size: int, options: TransferOptions, compute: Compute) -> ImageSource:
     if split not in available_splits(data, options.root):
         raise DataError(f"--data {data}: there is no {split} split; give a folder with train/ and test/ inside.")
-    source = open_source(data, split, options.root, image_size=size, max_broken=options.max_broken)
+    source = open_source(
+        data, split, options.root, image_size=size, max_broken=options.max_broken, extra_formats=options.extra_formats
+    )
     if source.labels is None:
         raise DataError(f"--data {data}: the {split} split has no labels; give a folder with one sub-folder a class.")
     report_broken(source)

@@ -18,6 +18,7 @@ from ..evaluation import (
     grey_note,
     transfer_table,
 )
+from ..runtime.determinism import repeatable
 from ..runtime.errors import ArgumentError, DataError, UnknownNameError
 from ..runtime.processes import is_main
 from ..runtime.results import add_results
@@ -113,6 +114,7 @@ class _Subject:
 
 
 @in_all_processes
+@repeatable
 def transfer(config: TransferConfig) -> Outcome:
     """Judges runs and their controls and adds all to each run's `results.json`; runs of one architecture share controls.
 

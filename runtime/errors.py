@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_LONGEST_NAME = 100
+
 
 class PretintError(Exception):
     """Base of every error that a user can cause and mend; the command prints it as a sentence and exits with 2.
@@ -26,6 +28,8 @@ class UnknownNameError(PretintError):
 
     def __init__(self, argument: str, got: str, known: Iterable[str]):
         names = sorted(known)
+        if len(got) > _LONGEST_NAME:  # nobody's slip of the finger
+            got = f"{got[:_LONGEST_NAME]}…"
         close = difflib.get_close_matches(got, names, n=3, cutoff=0.5)
         hint = f"; did you mean {' or '.join(repr(name) for name in close)}?" if close else "."
         shown = names if len(names) <= 30 else [*names[:30], f"and {len(names) - 30} more"]

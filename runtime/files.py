@@ -14,6 +14,9 @@ from typing import Any
 
 from .errors import RunFolderError
 
+# The largest file that Pretint writes, a palette of 4096 colours with its table, takes half of it.
+MAX_JSON_BYTES = 2**26
+
 
 def write_atomically(path: Path, write: bytes | Callable[[Path], None]) -> None:
     """Replaces `path` in one step.
@@ -61,14 +64,23 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Reads JSON.
+    """Reads JSON; NaN and infinity are refused, because JSON has no word for them.
 
     Raises:
-        RunFolderError: the file is missing or is no JSON.
+        RunFolderError: the file is missing, is no JSON, or is larger than anything that Pretint writes.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        size = path.stat().st_size
+        if size > MAX_JSON_BYTES:
+            raise RunFolderError(
+                f"{path} has {size} bytes, over the limit of {MAX_JSON_BYTES}; restore the file or run again."
+            )
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except FileNotFoundError:
         raise RunFolderError(f"{path} is missing; is {path.parent} a folder that Pretint wrote?") from None
     except (ValueError, OSError, RecursionError) as error:
         raise RunFolderError(f"{path} is no readable JSON ({error}); restore the file or run again.") from None
+
+
+def _refuse_constant(word: str) -> None:
+    raise ValueError(f"{word} is no number")

@@ -35,7 +35,7 @@ def read_results(folder: Path) -> dict[str, Any]:
     if not path.exists():
         return {"schema_version": SCHEMA_VERSION, **{part: [] for part in IDENTITY}}
     results = read_json(path)
-    if not isinstance(results, dict) or not all(isinstance(results.get(part, []), list) for part in IDENTITY):
+    if not isinstance(results, dict) or not all(_is_list_of_entries(results.get(part, [])) for part in IDENTITY):
         raise RunFolderError(f"{path} does not hold results in Pretint's form; delete it and measure again.")
     version = results.get("schema_version", 0)
     if not isinstance(version, int) or version > SCHEMA_VERSION:
@@ -59,6 +59,29 @@ def add_results(folder: Path, part: str, entries: list[Entry]) -> dict[str, Any]
 
 def _identity(entry: Entry, keys: tuple[str, ...]) -> str:
     return json.dumps([entry.get(key) for key in keys])  # text, since a fingerprint may be a list
+
+
+# Keys whose values are words; of numbers, what else they may be is null.
+_WORDS = frozenset({
+    "data", "decode", "init", "layer", "leaks", "palette", "pretrained_on", "protocol", "resolution", "sees",
+    "split", "task",
+})  # fmt: skip
+_NUMBERS = frozenset({"bits_per_pixel", "labels", "saturation", "seed", "temperature", "top1", "top5"})
+
+
+def _is_list_of_entries(part: Any) -> bool:
+    return isinstance(part, list) and all(isinstance(entry, dict) and _has_known_kinds(entry) for entry in part)
+
+
+def _has_known_kinds(entry: Entry) -> bool:
+    """Whether what every reader takes for a word or a number is one; lists among the identifying keys could not be looked up."""
+    words = all(isinstance(entry[key], (str, type(None))) for key in _WORDS & entry.keys())
+    return words and all(entry[key] is None or _is_number(entry[key]) for key in _NUMBERS & entry.keys())
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is one that a float holds; JSON knows whole numbers of any length, and reads 1e999 as infinity."""
+    return isinstance(value, (int, float)) and abs(value) < 1e300
 
 
 def _plain(value: Any) -> Any:

@@ -162,3 +162,30 @@ def test_views_of_a_batch_are_the_same_pictures_augmented_apart(mode):
         assert torch.equal(shown, augment(pictures, batch.ids, seed=3, epoch=1, mode=mode, view=view))
     assert not torch.equal(batch.rgb, other)
     assert next(Batches(source, 40, seed=3).epoch(0)).others == ()
+
+
+@pytest.mark.parametrize("mode", AUGMENTATIONS)
+def test_the_pictures_of_an_epoch_are_the_same_for_any_batch_size(mode):
+    """Order, crop, flip and every other augmentation are functions of (seed, epoch, image id), whatever the batch size."""
+    source, seen = _source(60), []
+    for batch_size in (1, 7, 60):
+        batches = list(Batches(source, batch_size, seed=5, augment=mode, drop_last=False, views=2).epoch(3))
+        ids = torch.cat([batch.ids for batch in batches])
+        views = [torch.cat([batch.rgb for batch in batches]), torch.cat([batch.others[0] for batch in batches])]
+        seen.append((ids, *views))
+    for other in seen[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(seen[0], other, strict=True))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("mode", AUGMENTATIONS)
+def test_augmentation_on_cuda_is_that_of_the_cpu(mode):
+    source, ids = _source(200), torch.arange(200)
+    on_cpu = augment(source.images, ids, seed=1, epoch=2, mode=mode)
+    on_cuda = augment(source.images.cuda(), ids.cuda(), seed=1, epoch=2, mode=mode).cpu()
+    if mode in ("none", "flip", "flip-crop"):
+        assert torch.equal(on_cpu, on_cuda)
+    else:  # what is interpolated may be rounded to the level beside it
+        difference = (on_cpu.int() - on_cuda.int()).abs()
+        assert int(difference.max()) <= 1
+        assert float((difference > 0).float().mean()) < 0.01

@@ -65,3 +65,62 @@ def test_step_seeds_differ_and_fit_the_generator():
     seeds = {step_seed(0, step) for step in range(1000)} | {step_seed(1, step) for step in range(1000)}
     assert len(seeds) == 2000
     torch.manual_seed(max(seeds))
+
+
+def test_one_images_numbers_over_the_epochs_are_uniform_and_uncorrelated():
+    """Kolmogorov–Smirnov and correlation the other way round: the same image, epoch after epoch."""
+    u = torch.stack([hash_uniform(0, epoch, torch.arange(8), 1) for epoch in range(1000)])  # (epochs, images)
+    assert min(stats.kstest(column.numpy(), "uniform").pvalue for column in u.T) > 1e-3
+    lagged = [
+        float(torch.corrcoef(torch.stack([column[lag:], column[:-lag]]))[0, 1]) for column in u.T for lag in (1, 2, 7)
+    ]
+    assert max(map(abs, lagged)) < 0.16  # five standard deviations of 1 / √1000
+    between = torch.corrcoef(u.T) - torch.eye(8)
+    assert float(between.abs().max()) < 0.16
+
+
+def test_pairs_of_numbers_fill_the_square_evenly():
+    """Correlation sees lines only: 16 × 16 cells of (flip, shift) and of neighbours pass a chi-square test too."""
+    ids = torch.arange(256 * 200)
+    a, b = hash_uniform(3, 5, ids, 1), hash_uniform(3, 5, ids, 2)
+    for x, y in ((a, b), (a[1:], a[:-1]), (hash_uniform(0, 0, ids, 1), hash_uniform(0, 1, ids, 1))):
+        counts = np.histogram2d(x.numpy(), y.numpy(), bins=16, range=[[0, 1], [0, 1]])[0]
+        assert stats.chisquare(counts.flatten()).pvalue > 1e-4
+
+
+def test_each_bit_is_a_fair_coin_and_changes_with_any_bit_of_the_id():
+    bits = hash_bits(1, 2, torch.arange(20_000), stream=3)
+    ones = torch.stack([(bits >> k) & 1 for k in range(64)]).float().mean(1)
+    assert float((ones - 0.5).abs().max()) < 0.5 / 20_000**0.5 * 5
+    for k in (0, 1, 17, 40):
+        changed = bits ^ hash_bits(1, 2, torch.arange(20_000) ^ (1 << k), stream=3)
+        share = torch.stack([(changed >> j) & 1 for j in range(64)]).float().mean(1)
+        assert float((share - 0.5).abs().max()) < 0.03
+
+
+def test_every_place_in_the_order_is_as_likely_for_every_image():
+    places = torch.stack([torch.argsort(hash_permutation(0, epoch, 20)) for epoch in range(1000)])  # (epochs, images)
+    for image in range(20):
+        counts = torch.bincount(places[:, image], minlength=20).numpy()
+        assert stats.chisquare(counts).pvalue > 1e-4
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_the_hash_is_equal_to_the_bit_on_cuda():
+    ids = torch.cat([torch.arange(10_000), torch.tensor([2**40, 2**62])])
+    assert torch.equal(hash_bits(5, 6, ids.cuda(), 7).cpu(), hash_bits(5, 6, ids, 7))
+    assert torch.equal(hash_uniform(5, 6, ids.cuda(), 7).cpu(), hash_uniform(5, 6, ids, 7))
+    assert torch.equal(hash_permutation(5, 6, 50_000, "cuda").cpu(), hash_permutation(5, 6, 50_000))
+
+
+def test_dropout_is_a_function_of_the_seed_and_the_step():
+    """Dropout is reseeded by step: the mask of a step does not depend on what was drawn before it."""
+
+    def mask(seed: int, step: int, drawn_before: int) -> torch.Tensor:
+        torch.rand(drawn_before)
+        torch.manual_seed(step_seed(seed, step))
+        return torch.nn.functional.dropout(torch.ones(200), 0.5)
+
+    assert torch.equal(mask(0, 7, 3), mask(0, 7, 1000))
+    assert not torch.equal(mask(0, 7, 0), mask(0, 8, 0))
+    assert not torch.equal(mask(0, 7, 0), mask(1, 7, 0))
