@@ -97,6 +97,7 @@ def colour_classifier(
         model = _train(train, judged, folder, compute, budget)
     else:
         note(f"--recolour: the classifier of true {train.name} pictures is at hand ({folder}).")
+    assert model is not None
     return ColourClassifier(compute.place(model).eval(), compute)
 
 
