@@ -97,6 +97,7 @@ def _together(names: Sequence[str]) -> str:
     return ", ".join(names) if len(names) <= 3 else f"{len(names)} runs"
 
 
+_SEES = ": "  # between a curve's run and what its encoder sees
 Curves = dict[str, dict[str, float]]
 Shares = dict[str, dict[float, tuple[float, float | None]]]
 
@@ -131,7 +132,7 @@ def _kind(line: Comparison) -> int:
 def _curve_name(run: ReportRun, line: Comparison) -> str:
     """The run, and what the encoder sees if that is not the grey picture: accuracies from more than grey are another matter."""
     sees = input_seen(line)
-    return run.name if sees == "grey" else f"{run.name}: {sees}"
+    return run.name if sees == "grey" else f"{run.name}{_SEES}{sees}"
 
 
 def _means(series: Mapping[str, Mapping[str, Sequence[float]]]) -> Curves:
@@ -142,10 +143,16 @@ def _means(series: Mapping[str, Mapping[str, Sequence[float]]]) -> Curves:
 
 def _shared(series: dict[str, Any]) -> dict[str, Any]:
     """Controls that are the same for several runs, once, by all their names."""
-    names: dict[str, list[str]] = {}
+    names: dict[tuple[str, str], list[str]] = {}
     for name, values in series.items():
-        names.setdefault(repr(sorted(values.items())), []).append(name)
-    return {_together(of): series[of[0]] for of in names.values()}
+        sees = name.rpartition(_SEES)[2] if _SEES in name else ""
+        names.setdefault((sees, repr(sorted(values.items()))), []).append(name)
+    shared: dict[str, Any] = {}
+    for (sees, _), of in names.items():
+        name = _together(of) if len(of) <= 3 or not sees else f"{_together(of)}{_SEES}{sees}"
+        # runs of several architectures may come in equal numbers
+        shared[name if name not in shared else f"{name} ({of[0]}, …)"] = series[of[0]]
+    return shared
 
 
 def label_shares(runs: Sequence[ReportRun]) -> list[tuple[str, str, tuple[Shares, Shares, Shares]]]:

@@ -21,13 +21,16 @@ _NEEDED = ["pretint.cli", *(f"pretint.recipes.{verb}" for verb in ("pretraining"
 _NEEDED += ["sklearn.cluster", "torch.utils.tensorboard", "pretint.runtime.processes"]
 _hook = install_import_hook([f"pretint.{room}" for room in _CHECKED], "beartype.beartype")
 
-# Workers of pytest-xdist share the processor; programs that tests start inherit the number.
+# Workers of pytest-xdist share the processor, and programs that they start inherit the number; more threads than cores wait for
+# each other and are twenty times slower. The controller sets nothing, since workers would inherit it.
 _workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-os.environ.setdefault("OMP_NUM_THREADS", str(max(1, min(2, (os.cpu_count() or 1) // _workers))))
+_threads = max(1, min(2, (os.cpu_count() or 1) // _workers))
+if _workers > 1:
+    os.environ.setdefault("OMP_NUM_THREADS", str(_threads))
 
 import torch  # noqa: E402
 
-torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", _threads)))
 
 
 @pytest.fixture(autouse=True, scope="session")

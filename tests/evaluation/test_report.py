@@ -149,7 +149,7 @@ def test_controls_that_runs_share_are_drawn_and_listed_once():
     ((_, pretrained, random, supervised),) = depths(runs)
     assert list(pretrained) == ["a", "b", "c", "d"]
     assert list(random) == ["4 runs"]
-    assert sorted(layers["stage1"] for layers in supervised.values()) == [0.7, 0.9]
+    assert {name: layers["stage1"] for name, layers in supervised.items()} == {"4 runs": 0.7, "4 runs: rgb": 0.9}
     (block,) = transfer_blocks(runs)
     assert [row["run"] for row in block["rows"] if row["kind"] == "baseline"] == ["4 runs"]
 

@@ -232,8 +232,9 @@ def test_a_dozen_runs_stay_readable(browser: Any, tmp_path: Path, width: int):
     assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
     assert tab.page.evaluate(CUT_OFF) == []
     curves = tab.page.locator("#transfer .charts svg").first
-    legend = [text for text in curves.locator("text").all_inner_texts() if text.startswith("runs/2026")]
-    assert len(set(legend)) == len(legend) == 12
+    legend = [text for text in curves.locator("text").all_text_contents() if text.startswith("runs/2026")]
+    assert len(set(legend)) == len(legend)
+    assert sum(not text.endswith(": rgb") for text in legend) == 12
     assert tab.errors == []
     tab.context.close()
 

@@ -23,7 +23,15 @@ PRETRAINED, RANDOM, SUPERVISED, CEILING = "pretrained", "random", "supervised-gr
 
 
 def config(*runs: Path, **settings: Any) -> TransferConfig:
-    quick = {"seeds": 2, "grid": 1, "shots": (5,), "epochs": 1, "precision": "fp32", "protocols": ("ridge",)}
+    quick = {
+        "seeds": 2,
+        "grid": 1,
+        "shots": (5,),
+        "epochs": 1,
+        "precision": "fp32",
+        "protocols": ("ridge",),
+        "ceiling": False,
+    }
     return TransferConfig(runs=runs, **(quick | settings))
 
 
@@ -92,7 +100,12 @@ def test_one_table_names_runs_protocols_spread_and_mistakes(judged, capsys: pyte
     line = next(line for line in shown.splitlines() if "first: pretrained" in line)
     assert "±" in line
     assert [line.partition(":")[0] for line in outcome.lines] == [
-        f"{what} (linear probe of {run})" for run in ("first", "second") for what in ("Most confused", "Right by class")
+        *(
+            f"{what} (linear probe of {run})"
+            for run in ("first", "second")
+            for what in ("Most confused", "Right by class")
+        ),
+        "first − second",
     ]
     json.dumps(outcome.results, allow_nan=False)
 
