@@ -10,6 +10,7 @@ from typing import Any
 
 from ._version import __version__
 from .runtime.errors import PretintError, UnknownNameError
+from .runtime.stopping import StopRequests
 
 # verb: (config, function, what it does); the recipe is imported only when its verb is called
 VERBS: dict[str, tuple[str, str, str]] = {
@@ -49,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"pretint {__version__}")
         return 0
     try:
-        return _run(words[0], words[1:])
+        with StopRequests(at_once=True):  # training has a handler of its own, which ends the step and saves first
+            return _run(words[0], words[1:])
     except PretintError as error:
         print(f"pretint: {error}", file=sys.stderr)
         return 2

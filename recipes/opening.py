@@ -68,7 +68,7 @@ def read_settings(folder: RunFolder) -> PretrainConfig:
         RunFolderError: they are not settings of this version of Pretint.
     """
     settings: dict[str, Any] = folder.config["settings"]
-    paths = {"out", "root", "fusion_weights"}
+    paths = {"out", "root", "fusion_weights", "init_from"}
     known = {f.name for f in fields(PretrainConfig)}
     try:
         unknown = settings.keys() - known

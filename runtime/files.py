@@ -5,14 +5,18 @@ This module does without torch, so that verbs that only read results start at on
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from .errors import RunFolderError
+
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
 
 
 def write_atomically(path: Path, write: bytes | Callable[[Path], None]) -> None:
@@ -36,6 +40,28 @@ def write_atomically(path: Path, write: bytes | Callable[[Path], None]) -> None:
     finally:
         temporary.unlink(missing_ok=True)
     _sync_folder(path.parent)
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file's name is one that :func:`write_atomically` gives on the way.
+
+    >>> is_temporary(".results.json.0123abcd.tmp"), is_temporary("results.json")
+    (True, False)
+    """
+    return _TEMPORARY.fullmatch(name) is not None
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Removes what writers that were killed left in a folder; nobody else may be writing there now."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if is_temporary(path.name) and path.is_file():
+            path.unlink(missing_ok=True)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's content, read piece by piece."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _umask() -> int:

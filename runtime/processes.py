@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -39,3 +40,17 @@ def sum_over_processes(tensor: Tensor) -> Tensor:
         tensor = tensor.clone()
         dist.all_reduce(tensor, op=dist.ReduceOp.SUM)
     return tensor
+
+
+def all_over_processes(flag: Tensor) -> Tensor:
+    """Whether a flag (0-dimensional, bool) is true on all ranks; the identity in a single process."""
+    return sum_over_processes((~flag).to(torch.int32)) == 0 if _joined() else flag
+
+
+def largest_over_processes(*numbers: int) -> tuple[int, ...]:
+    """The largest of each number over all ranks, so that all decide alike; the identity in a single process."""
+    if not _joined():
+        return numbers
+    largest = torch.tensor(numbers, device="cuda" if dist.get_backend() == "nccl" else "cpu")
+    dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+    return tuple(largest.tolist())

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
-import os
-import signal
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +13,10 @@ from torch import nn
 from pretint.runtime.checkpoints import Checkpoints
 from pretint.runtime.device import Compute
 from pretint.runtime.errors import NotFiniteError, RunFolderError
-from pretint.runtime.loop import Interrupted, LoopSettings, Loss, Training, cosine_factor
+from pretint.runtime.loop import LoopSettings, Loss, Training, cosine_factor
 from pretint.runtime.randomness import hash_permutation
 from pretint.runtime.runlog import RunLog
+from pretint.runtime.stopping import Interrupted
 
 CPU = Compute(torch.device("cpu"), bf16=False, channels_last=False)
 
@@ -27,6 +25,7 @@ CPU = Compute(torch.device("cpu"), bf16=False, channels_last=False)
 class Rows:
     rgb: torch.Tensor
     target: torch.Tensor
+    ids: torch.Tensor
 
 
 class RowBatches:
@@ -43,23 +42,18 @@ class RowBatches:
 
     def epoch(self, epoch: int, start_step: int = 0):
         for ids in hash_permutation(0, epoch, len(self.x)).split(self.batch_size)[start_step:]:
-            yield Rows(self.x[ids], self.y[ids])
+            yield Rows(self.x[ids], self.y[ids], ids)
 
 
 def make_training(
-    folder: Path | None = None, batches: RowBatches | None = None, stop_at: int | None = None, **settings
+    folder: Path | None = None, batches: RowBatches | None = None, **settings
 ):
     torch.manual_seed(1)
     model = nn.Sequential(nn.Linear(5, 8), nn.Dropout(0.2), nn.ReLU(), nn.Linear(8, 1))
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.05, fused=True)
     batches = batches or RowBatches()
-    steps = 0
 
     def loss_of(batch: Rows) -> Loss:
-        nonlocal steps
-        steps += 1
-        if steps == stop_at:
-            os.kill(os.getpid(), signal.SIGTERM)
         error = (model(batch.rgb) - batch.target).square()
         return Loss(error.sum(), torch.tensor(float(error.numel())))
 
@@ -88,35 +82,6 @@ def test_training_lowers_the_loss():
     assert state.step == 30 * 6
 
 
-@pytest.mark.parametrize("stop_at", [1, 4, 6, 7, 11])
-def test_a_run_stopped_by_sigterm_and_resumed_ends_with_the_same_bits(tmp_path: Path, stop_at: int):
-    whole = make_training(epochs=3)
-    run(whole)
-    stopped = make_training(tmp_path, stop_at=stop_at, epochs=3)
-    with pytest.raises(Interrupted) as stop:
-        run(stopped)
-    assert stop.value.signal_number == signal.SIGTERM
-    assert stopped.state.step == stop_at
-    resumed = make_training(tmp_path, epochs=3)
-    assert resumed.resume() == stop_at // 6
-    run(resumed)
-    assert torch.equal(weights(resumed), weights(whole))
-    assert (resumed.state.best, resumed.state.best_epoch) == (whole.state.best, whole.state.best_epoch)
-
-
-@pytest.mark.parametrize("stop_at", [6, 12, 18])
-def test_an_epoch_whose_last_step_was_interrupted_is_validated_and_recorded(tmp_path: Path, stop_at: int):
-    training, epochs = make_training(tmp_path, stop_at=stop_at, epochs=3), []
-    with pytest.raises(Interrupted):
-        run(training, on_epoch=epochs.append)
-    assert epochs == list(range(1, stop_at // 6 + 1))
-    assert Checkpoints(tmp_path).best.is_file()
-    resumed = make_training(tmp_path, epochs=3)
-    resumed.resume()
-    run(resumed, on_epoch=epochs.append)
-    assert epochs == [1, 2, 3]
-
-
 def test_resume_without_a_checkpoint_is_an_error(tmp_path: Path):
     with pytest.raises(RunFolderError, match="no checkpoint"):
         make_training(tmp_path, epochs=1).resume()
@@ -142,14 +107,6 @@ def test_patience_stops_when_the_validation_loss_no_longer_falls():
     state = run(training)
     assert (state.best, state.best_epoch, state.finished) == (2.0, 2, True)
     assert state.step == 4 * 6
-
-
-def test_a_loss_that_is_not_finite_stops_the_run_and_reaches_no_checkpoint(tmp_path: Path):
-    training = make_training(tmp_path, epochs=2)
-    training.loss_of = lambda batch: Loss(training.model(batch.rgb).sum() * math.nan, torch.tensor(1.0))
-    with pytest.raises(NotFiniteError, match="learning-rate"):
-        run(training)
-    assert not list(tmp_path.iterdir())
 
 
 def test_gradients_are_clipped_to_the_largest_norm():
