@@ -137,6 +137,8 @@ class Training(Generic[BatchT]):
         saved = self.checkpoints.load_last(self.model, self.optimizer)
         self.state = LoopState.from_dict(saved, self.steps_per_epoch)
         self._sums.copy_(torch.tensor(self.state.sums, dtype=self._sums.dtype))
+        if self.state.step:  # an epoch that is still to be recorded says which rate its last step had
+            self._set_learning_rates(self.state.step - 1)
         return self.state.epochs_ended
 
     def run(self, log: RunLog, on_epoch: Callable[[int], None] | None = None) -> LoopState:
@@ -168,7 +170,7 @@ class Training(Generic[BatchT]):
         before, spent = self.state.images, self.state.seconds
         for group in _grouped(self.batches.epoch(epoch, offset * self.settings.accumulate), self.settings.accumulate):
             torch.manual_seed(step_seed(self.settings.seed, self.state.step))
-            self._set_learning_rates()
+            self._set_learning_rates(self.state.step)
             self._guard.remember()
             self._step(group)
             self.state.step += 1
@@ -223,9 +225,9 @@ class Training(Generic[BatchT]):
         self._guard.step(StepNumbers(self.state.step, self.state.epochs_ended + 1, ids, sums, norm), finite)
         self._sums += torch.where(finite, sums, 0.0)
 
-    def _set_learning_rates(self) -> None:
-        factor = cosine_factor(self.state.step, self.total_steps, self._warmup)
-        if self.settings.schedule == "constant" and self.state.step >= self._warmup:
+    def _set_learning_rates(self, step: int) -> None:
+        factor = cosine_factor(step, self.total_steps, self._warmup)
+        if self.settings.schedule == "constant" and step >= self._warmup:
             factor = 1.0
         for group, peak in zip(self.optimizer.param_groups, self._peaks, strict=True):
             group["lr"] = peak * factor

@@ -133,7 +133,7 @@ def write_projector(
         )
 
 
-def _short(value: float) -> str:
+def _short(value: float | int) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.4g}"
 
 

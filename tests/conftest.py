@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,21 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory):
         del os.environ["PRETINT_DATA"]
     else:
         os.environ["PRETINT_DATA"] = previous
+
+
+@pytest.fixture(scope="session")
+def child() -> Callable[..., BaseProcess]:
+    """Starts code in a process of its own, with some names set; torch and Pretint are imported once for all of them."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["pretint.cli", "pretint.recipes.pretraining", "pretint.recipes.probing"])
+
+    def start(code: str, **names: Any) -> BaseProcess:
+        # what runs in several threads does not survive being forked, so these have one
+        process = context.Process(target=exec, args=(f"import torch; torch.set_num_threads(1)\n{code}", names))
+        process.start()
+        return process
+
+    return start
 
 
 @pytest.fixture

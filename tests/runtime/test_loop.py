@@ -1,77 +1,17 @@
-"""The step loop: schedule, accumulation, resume, early stopping, finite check."""
+"""The step loop: schedule, accumulation, clipping, early stopping; exact resume and the finite check have files of their own."""
 
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
-from pretint.runtime.checkpoints import Checkpoints
-from pretint.runtime.device import Compute
-from pretint.runtime.errors import NotFiniteError, RunFolderError
-from pretint.runtime.loop import LoopSettings, Loss, Training, cosine_factor
-from pretint.runtime.randomness import hash_permutation
-from pretint.runtime.runlog import RunLog
-from pretint.runtime.stopping import Interrupted
+from pretint.runtime.errors import RunFolderError
+from pretint.runtime.loop import Training, cosine_factor
 
-CPU = Compute(torch.device("cpu"), bf16=False, channels_last=False)
-
-
-@dataclass
-class Rows:
-    rgb: torch.Tensor
-    target: torch.Tensor
-    ids: torch.Tensor
-
-
-class RowBatches:
-    """Rows of a fixed regression problem, shuffled by (seed, epoch)."""
-
-    def __init__(self, n: int = 24, batch_size: int = 4):
-        generator = torch.Generator().manual_seed(0)
-        self.x = torch.randn(n, 5, generator=generator)
-        self.y = self.x @ torch.arange(5.0)[:, None] + 1
-        self.batch_size = batch_size
-
-    def __len__(self) -> int:
-        return len(self.x) // self.batch_size
-
-    def epoch(self, epoch: int, start_step: int = 0):
-        for ids in hash_permutation(0, epoch, len(self.x)).split(self.batch_size)[start_step:]:
-            yield Rows(self.x[ids], self.y[ids], ids)
-
-
-def make_training(
-    folder: Path | None = None, batches: RowBatches | None = None, **settings
-):
-    torch.manual_seed(1)
-    model = nn.Sequential(nn.Linear(5, 8), nn.Dropout(0.2), nn.ReLU(), nn.Linear(8, 1))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.05, fused=True)
-    batches = batches or RowBatches()
-
-    def loss_of(batch: Rows) -> Loss:
-        error = (model(batch.rgb) - batch.target).square()
-        return Loss(error.sum(), torch.tensor(float(error.numel())))
-
-    def validate() -> dict[str, float]:
-        with torch.no_grad():
-            return {"validation_loss": float((model(batches.x) - batches.y).square().mean())}
-
-    checkpoints = None if folder is None else Checkpoints(folder)
-    return Training(model, optimizer, batches, loss_of, validate, CPU, LoopSettings(**settings), checkpoints)
-
-
-def run(training: Training, **options):
-    with RunLog(None, "test", training.total_steps, quiet=True) as log:
-        return training.run(log, **options)
-
-
-def weights(training: Training) -> torch.Tensor:
-    return torch.cat([p.detach().flatten() for p in training.model.parameters()])
+from .conftest import RowBatches, make_training, run, weights
 
 
 def test_training_lowers_the_loss():
