@@ -1,7 +1,8 @@
 """What does a checkpoint a minute cost of the training time?
 
-For each network: its optimiser steps are timed, then checkpoints are saved between steps. A save's cost is the time in which
-training stands still, and what the step behind it takes longer than usual, because the save has emptied the processor's caches.
+For each network: its optimiser steps are timed, then a checkpoint is saved between them. A save's cost is the time in which
+training stands still while everything is copied, and what the following steps take longer than usual while a thread writes the
+copy.
 
     python benchmarks/saving.py --backbones pretint_unet pretint_resunet_base timm/resnet18
 """
@@ -34,13 +35,15 @@ class Options:
     Attributes:
         backbones: the networks.
         batch_size: images a step.
-        steps: steps timed without and with saves.
+        steps: steps timed without saves.
+        saves: checkpoints saved.
         folder: where checkpoints go, on the disk that is to be measured.
     """
 
     backbones: tuple[str, ...] = ("pretint_unet", "pretint_unet_base", "pretint_resunet_base", "timm/resnet18")
     batch_size: int = 64
     steps: int = 8
+    saves: int = 5
     folder: Path = Path()
 
 
@@ -64,20 +67,24 @@ def measure(name: str, options: Options, compute: Compute) -> str:
         return time.perf_counter() - begin
 
     step(), step()
-    usual, saves, behind = median(step() for _ in range(options.steps)), [], []
+    usual, stands, slower = median(step() for _ in range(options.steps)), [], []
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         checkpoints = Checkpoints(Path(folder))
-        for number in range(1, options.steps + 1):
+        for number in range(1, options.saves + 1):
             begin = time.perf_counter()
-            checkpoints.save(model, optimizer, {"step": number, "best_step": 1}, 1)
-            saves.append(time.perf_counter() - begin)
-            behind.append(step())
+            checkpoints.save(model, optimizer, {"step": number, "best_step": 1}, 1, background=True)
+            stands.append(time.perf_counter() - begin)
+            slower.append(0.0)
+            while checkpoints.is_writing:
+                slower[-1] += step() - usual
+            slower[-1] += step() - usual
+            checkpoints.wait()
         size = checkpoints.path(1).stat().st_size
-    cost = median(saves) + max(0.0, median(behind) - usual)
+    costs = [a + max(0.0, b) for a, b in zip(stands, slower, strict=True)]
     parameters = sum(p.numel() for p in model.parameters())
     return (
-        f"| {name} | {parameters / 1e6:.1f} | {size / 1e6:.0f} | {usual:.3f} | {median(saves):.3f} | {max(saves):.3f} | "
-        f"{median(behind) - usual:+.3f} | {100 * cost / 60:.2f} | {100 * max(saves) / 60:.2f} |"
+        f"| {name} | {parameters / 1e6:.1f} | {size / 1e6:.0f} | {usual:.3f} | {median(stands):.3f} | {median(slower):+.3f} | "
+        f"{100 * median(costs) / 60:.2f} | {100 * max(costs) / 60:.2f} |"
     )
 
 
@@ -95,9 +102,10 @@ class _Batch:
 def main(options: Options) -> None:
     compute = Compute.choose()
     print(describe())
-    print("| network | million parameters | MB a checkpoint | step, s | save, s | longest save, s | step behind it, s | "
-          "% of a minute | longest, % |")  # fmt: skip
-    print("|---|---|---|---|---|---|---|---|---|")
+    print(
+        "| network | parameters, M | size, MB | step, s | standing still, s | slower steps, s | % of a minute | worst, % |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
     for name in options.backbones:
         print(measure(name, options, compute), flush=True)
 

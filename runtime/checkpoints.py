@@ -20,6 +20,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from .errors import NotFiniteError, RunFolderError
 from .files import file_sha256, read_json, remove_temporaries, write_json
 from .processes import is_main
 from .runlog import note
-from .tensors import optimizer_tensors, read_metadata, read_tensors, restore_optimizer, write_tensors
+from .tensors import contiguous_copies, optimizer_tensors, read_metadata, read_tensors, restore_optimizer, write_tensors
 
 KEPT = 2
 _NAME = re.compile(r"step-(\d{1,18})\.safetensors")
@@ -51,6 +52,7 @@ class Checkpoints:
     def __init__(self, folder: Path, keep: int = KEPT, run: Mapping[str, Mapping[str, Any]] | None = None):
         self.folder, self.keep, self.run = folder, max(KEPT, keep), dict(run or {})
         self._damaged: set[Path] = set()
+        self._writing: Future[None] | None = None
 
     @property
     def steps(self) -> list[int]:
@@ -67,7 +69,13 @@ class Checkpoints:
         return self.folder / f"step-{step}.safetensors"
 
     def save(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any], best_step: int | None = None
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        state: dict[str, Any],
+        best_step: int | None = None,
+        *,
+        background: bool = False,
     ) -> None:
         """Writes the checkpoint of `state["step"]`, then the manifest, and removes what is not kept; only on the main process.
 
@@ -75,19 +83,48 @@ class Checkpoints:
             model, optimizer: what is saved.
             state: the loop's; JSON-able, with `step`.
             best_step: the step whose checkpoint is the best; it is kept.
+            background: come back as soon as everything is copied, and let a thread write while training goes on; what is wrong
+                with that is raised by the next call, or by :meth:`wait`.
 
         Raises:
             NotFiniteError: a weight, a buffer or a moment is NaN or infinite; nothing was written.
             RunFolderError: the disk is full, for example; the checkpoints before are still there.
         """
+        self.wait()
         if not is_main():
             return
         step = int(state["step"])
         tensors = {f"{_MODEL}{name}": tensor for name, tensor in model.state_dict().items()}
         tensors |= {f"{_OPTIMIZER}{name}": tensor for name, tensor in optimizer_tensors(optimizer).items()}
-        _check_finite(tensors, step)
+        copies = contiguous_copies(tensors)
+        _check_finite(copies, step)
+        header = {"state": json.dumps(state), "run": json.dumps(self.run)}
+        thread = ThreadPoolExecutor(1, "checkpoint")
+        self._writing = thread.submit(self._write_or_say, step, copies, header, best_step)
+        thread.shutdown(wait=False)
+        if not background:
+            self.wait()
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether a save in the background is not done yet."""
+        return self._writing is not None and not self._writing.done()
+
+    def wait(self) -> None:
+        """Comes back when what is being written is on the disk.
+
+        Raises:
+            RunFolderError: it can't be written.
+        """
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def _write_or_say(
+        self, step: int, tensors: dict[str, Tensor], header: dict[str, str], best_step: int | None
+    ) -> None:
         try:
-            self._write(step, tensors, {"state": json.dumps(state), "run": json.dumps(self.run)}, best_step)
+            self._write(step, tensors, header, best_step)
         except OSError as error:
             kept = [s for s in self.steps if s != step]
             still = f"step {kept[-1]} is still there" if kept else "there is none before it"
@@ -101,7 +138,7 @@ class Checkpoints:
         files = {name: about for name, about in manifest["files"].items() if (self.folder / name).is_file()}
         if files.pop(path.name, None):  # what the manifest says of it would be wrong from the next line on
             write_json(self.folder / _MANIFEST, {**manifest, "files": files})
-        write_tensors(path, tensors, header)
+        write_tensors(path, tensors, header, copied=True)
         # those of later steps come from a future that was given up: the run went on from before it
         reachable = [s for s in self.steps if s <= step and self.path(s) not in self._damaged - {path}]
         kept = {self.path(s).name for s in {*reachable[-self.keep :], *([] if best_step is None else [best_step])}}
@@ -234,12 +271,8 @@ class Checkpoints:
 def _check_finite(tensors: dict[str, Tensor], step: int) -> None:
     """Raises NotFiniteError, naming the first, unless all numbers are finite."""
     floating = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point() and tensor.numel()}
-    broken = []
-    for device in {tensor.device for tensor in floating.values()}:  # an optimiser may count its steps elsewhere
-        names = [name for name, tensor in floating.items() if tensor.device == device]
-        # least and largest are NaN if a number is, and ask for no memory
-        ends = torch.stack([torch.stack(floating[name].detach().aminmax()).float() for name in names])
-        broken += [name for name, fine in zip(names, ends.isfinite().all(1).tolist(), strict=True) if not fine]
+    # least and largest are NaN if a number is, and ask for no memory
+    broken = [name for name, tensor in floating.items() if not torch.stack(tensor.aminmax()).isfinite().all()]
     if broken:
         raise NotFiniteError(
             f"At step {step} numbers of {len(broken)} tensors are not finite, {broken[0]} first; no checkpoint was written of it: "

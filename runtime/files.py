@@ -35,7 +35,7 @@ def write_atomically(path: Path, write: bytes | Callable[[Path], None]) -> None:
             temporary.write_bytes(write)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())  # some writers make files that only their owner reads
+        temporary.chmod(0o666 & ~_UMASK)  # some writers make files that only their owner reads
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -69,6 +69,10 @@ def _umask() -> int:
     mask = os.umask(0o022)
     os.umask(mask)
     return mask
+
+
+# read once, while nobody else makes files: a checkpoint is written by a thread of its own
+_UMASK = _umask()
 
 
 def _sync_folder(folder: Path) -> None:

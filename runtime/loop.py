@@ -156,10 +156,14 @@ class Training(Generic[BatchT]):
         self.log, self.on_epoch = log, on_epoch
         self._saved = time.monotonic()
         with StopRequests() as self._stop:
-            while self.state.epochs_ended < self.settings.epochs and not self.state.finished:
-                if self.state.step < (self.state.epochs_ended + 1) * self.steps_per_epoch:
-                    self._train_epoch(self.state.epochs_ended)
-                self._end_epoch(self.state.epochs_ended + 1)
+            try:
+                while self.state.epochs_ended < self.settings.epochs and not self.state.finished:
+                    if self.state.step < (self.state.epochs_ended + 1) * self.steps_per_epoch:
+                        self._train_epoch(self.state.epochs_ended)
+                    self._end_epoch(self.state.epochs_ended + 1)
+            finally:
+                if self.checkpoints is not None:
+                    self.checkpoints.wait()
         return self.state
 
     def _train_epoch(self, epoch: int) -> None:
@@ -313,10 +317,12 @@ class Training(Generic[BatchT]):
         self._saved = time.monotonic()
         if self.checkpoints is not None:
             self.state.sums = self._sums.tolist()
-            self.checkpoints.save(self.model, self.optimizer, asdict(self.state), self.state.best_step)
+            state = asdict(self.state)
+            self.checkpoints.save(self.model, self.optimizer, state, self.state.best_step, background=True)
 
     def _leave(self, number: int) -> NoReturn:
         if self.checkpoints is not None:
+            self.checkpoints.wait()
             self.log.say(f"Stopped at step {self.state.step}; the state is saved, --resume goes on from here.")
         raise Interrupted(number)
 

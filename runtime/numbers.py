@@ -38,7 +38,10 @@ class StepNumbers:
     norm: Tensor
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, which has no word for what is not finite: that becomes "nan", "inf" or "-inf"."""
+        """Plain values for JSON, which has no word for what is not finite: that becomes "nan", "inf" or "-inf".
+
+        The step is counted from 1 there, as in all messages: step 10 is the one behind checkpoint `step-9`.
+        """
         numerator, denominator = self.sums.tolist()
         values = {
             "loss": numerator / denominator if denominator else math.nan,
@@ -47,7 +50,7 @@ class StepNumbers:
             "gradient_norm": self.norm.item(),
         }
         plain = {name: value if math.isfinite(value) else str(value) for name, value in values.items()}
-        return {"step": self.step, "epoch": self.epoch, **plain, "images": self.ids.tolist()}
+        return {"step": self.step + 1, "epoch": self.epoch, **plain, "images": self.ids.tolist()}
 
 
 class NumberGuard:

@@ -14,16 +14,29 @@ from .errors import RunFolderError
 from .files import write_atomically
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+def contiguous_copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copies on the CPU that share no memory, as safetensors wants them."""
+    return {
+        name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
+
+
+def write_tensors(
+    path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None, *, copied: bool = False
+) -> None:
     """Writes tensors as safetensors, atomically; strided or shared tensors are stored as contiguous copies.
+
+    Args:
+        path: the file.
+        tensors: by name.
+        metadata: words for the header.
+        copied: they are :func:`contiguous_copies` already.
 
     Raises:
         OSError: the file can't be written, because the disk is full for example; what `path` held before is still there.
     """
-    stored = {
-        name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-        for name, tensor in tensors.items()
-    }
+    stored = tensors if copied else contiguous_copies(tensors)
 
     def write(temporary: Path) -> None:
         try:

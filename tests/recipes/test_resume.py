@@ -56,7 +56,8 @@ CASES = {
 
 def pictures(size: int) -> TensorSource:
     generator = torch.Generator().manual_seed(5)
-    images = torch.randint(0, 256, (4 * STEPS, 3, size, size), dtype=torch.uint8, generator=generator)
+    levels = torch.randint(0, 4, (4 * STEPS, 3, size, size), generator=generator)  # few colours, soon clustered
+    images = (levels * 80).to(torch.uint8)
     return TensorSource(images, torch.arange(len(images)) % 3)
 
 

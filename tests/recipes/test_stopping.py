@@ -76,7 +76,8 @@ def pretrain_words(data: Path, out: Path, *more: object) -> list[object]:
 def test_sigterm_ends_the_step_and_leaves_one_complete_checkpoint_within_ten_seconds_with_exit_code_143(
     child, small_data: Path, tmp_path: Path
 ):
-    """A second SIGTERM comes while the checkpoint is flushed and changes nothing; --resume goes on from there."""
+    """A second SIGTERM comes while the checkpoint is flushed and changes nothing; --resume goes on from there, until Ctrl-C, which
+    leaves as much, with exit code 130."""
     out = tmp_path / "run"
     checkpoints = Checkpoints(out / "checkpoints")
     command = Command(
@@ -104,6 +105,8 @@ def test_sigterm_ends_the_step_and_leaves_one_complete_checkpoint_within_ten_sec
     again.wait_for(lambda: checkpoints.steps[-1] > step)
     again.ask(signal.SIGINT)
     assert again.exit_code() == 130
+    assert again.said.read_text().splitlines()[-1] == "pretint: stopped."
+    assert temporaries(tmp_path) == []
     assert [row["epoch"] for row in RunFolder.open(out).read_metrics()][:3] == [1, 2, 3]
 
 

@@ -139,6 +139,25 @@ def test_a_full_disk_is_a_clear_error_the_old_checkpoint_is_intact_and_no_tempor
     assert checkpoints.load_last(*small(0.0, width=64))["step"] == 2
 
 
+def test_what_goes_wrong_in_the_background_is_raised_by_the_next_save_or_by_the_end_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    checkpoints, model = Checkpoints(tmp_path), small(2.0)
+    save(checkpoints, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left")))
+        checkpoints.save(*model, {"step": 2}, None, background=True)
+        with pytest.raises(RunFolderError, match="step 2 can't be written"):
+            checkpoints.wait()
+        with pytest.raises(RunFolderError, match="step 6 can't be written"):
+            run(make_training(tmp_path / "run", epochs=1))
+    checkpoints.save(*model, {"step": 2}, None, background=True)
+    for tensor in model[0].state_dict().values():
+        tensor.fill_(-7.0)  # training goes on while it is written
+    checkpoints.wait()
+    assert loaded(tmp_path) == 2
+
+
 def test_with_tmpdir_on_another_file_system_a_save_is_still_a_rename_within_one_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -306,7 +325,7 @@ def test_a_step_that_is_saved_a_second_time_replaces_the_first(tmp_path: Path, m
     checkpoints = Checkpoints(tmp_path)
     save(checkpoints, 5)
     with monkeypatch.context() as patch:
-        patch.setattr(module, "write_tensors", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(module, "write_tensors", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             save(checkpoints, 5, best=5)
     assert loaded(tmp_path) == 5

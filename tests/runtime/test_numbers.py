@@ -77,7 +77,7 @@ def test_nan_in_a_loss_or_gradient_stops_before_the_optimiser_step_and_reaches_n
     assert all(torch.equal(before[name], p) for name, p in training.model.named_parameters())
     (record,) = json.loads(folder.nonfinite.read_text())["steps"]
     expected = next(training.batches.epoch(1, 3)).ids + 1000
-    assert (record["step"], record["epoch"], record["images"]) == (9, 2, expected.tolist())
+    assert (record["step"], record["epoch"], record["images"]) == (10, 2, expected.tolist())
     assert record["gradient_norm"] in ("nan", "inf")
     assert (record["loss"] == "nan") == (how == "loss")
     assert Checkpoints(folder.checkpoints).steps == [6, 8]
@@ -131,7 +131,6 @@ OPTIMIZERS = {
     "adamw": lambda p: torch.optim.AdamW(p, lr=0.1, fused=True),
     "adam": lambda p: torch.optim.Adam(p, lr=0.1, weight_decay=0.1, fused=True),
     "sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.1, fused=True),
-    "rmsprop": lambda p: torch.optim.RMSprop(p, lr=0.1, weight_decay=0.1),
 }
 
 
@@ -158,10 +157,6 @@ def test_findings_that_are_read_later_change_nothing_about_the_steps(name: str, 
         tensors = {**model.state_dict(), **optimizer_tensors(optimizer)}
         return tensors, [(numbers.step, made) for numbers, made in guard.read()]
 
-    if name == "rmsprop":  # has no such kernel, so the loop lets it wait
-        with pytest.raises(AssertionError):
-            assert same(trained(True)[0], trained(False)[0])
-        return
     (later, findings), (at_once, known) = trained(True), trained(False)
     assert findings == known == [(step, step not in bad) for step in range(5)]
     moved = {k: v for k, v in later.items() if k in at_once}

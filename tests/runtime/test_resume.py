@@ -149,7 +149,7 @@ def test_checkpoints_are_saved_every_so_many_steps_or_minutes_and_change_nothing
     monkeypatch.setattr(
         Checkpoints,
         "save",
-        lambda self, m, o, state, best: (saved.append(state["step"]), save(self, m, o, state, best)),
+        lambda self, m, o, state, best, **how: (saved.append(state["step"]), save(self, m, o, state, best, **how)),
     )
     whole = whole_run(epochs=2)
     training, rows = make_training(tmp_path, epochs=2, save_every=4), []
