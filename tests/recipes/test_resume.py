@@ -15,11 +15,10 @@ import pytest
 import torch
 
 from pretint.backbones import load_backbone
-from pretint.colour import build_palette
 from pretint.data import Batches, TensorSource
 from pretint.pretext import TASKS, Painter
 from pretint.recipes import EvaluateConfig, PretrainConfig, evaluate, pretrain, pretraining
-from pretint.recipes.opening import make_model, needs_palette
+from pretint.recipes.opening import make_model
 from pretint.runtime.checkpoints import Checkpoints
 from pretint.runtime.device import Compute
 from pretint.runtime.errors import ArgumentError, NotFiniteError, RunFolderError
@@ -67,16 +66,15 @@ def fresh(case: str) -> tuple[PretrainConfig, TensorSource, Any, Any]:
     usual = {"image_size": 16, "colours": 6, "epochs": 2, "batch_size": 4, "clip": 0.5, "augment": "flip-crop"}
     config = PretrainConfig(**{**usual, **CASES[case]})
     source = pictures(config.image_size)
-    palette = (
-        build_palette(lambda: iter([source.images]), 6, config.label_space) if needs_palette(config.task) else None
-    )
+    palette = pretraining._palette(config, source, torch.arange(len(source)))
     torch.manual_seed(0)
     return config, source, *make_model(config, palette, 3)
 
 
 def make_training(case: str, precision: str, folder: Path | None) -> Training:
     """What `pretint pretrain` trains, on random pictures."""
-    config, source, model, task = copy.deepcopy(fresh(case))
+    config, source, model, task = fresh(case)
+    model = copy.deepcopy(model)
     painter = Painter(model, task, Compute.choose("cpu", precision))
     batches = Batches(source, 4, seed=0, augment=config.augment, views=task.views)
     optimizer = pretraining._optimizer(config, model, painter.compute)
@@ -112,14 +110,16 @@ def stop_when(training: Training, step: int, *, recorded: bool) -> None:
     setattr(training, name, then_ask)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("case", CASES)
+# of the encoders only timm's have layers whose bf16 the tasks do not show already
+@pytest.mark.parametrize(
+    ("case", "precision"),
+    [(case, "fp32") for case in CASES]
+    + [(case, "bf16") for case in CASES if case not in ENCODERS or "convnext" in case],
+)
 def test_every_task_and_encoder_goes_on_to_the_bit_from_the_first_a_middle_and_the_last_step_and_the_boundary_of_an_epoch(
     case: str, precision: str, tmp_path: Path
 ):
     """Weights, statistics, optimiser, schedule and logged losses, with shuffling, augmentation and clipping."""
-    if precision == "bf16" and case in ENCODERS and not case.startswith("timm/"):
-        pytest.skip("how our encoders compute in bf16 the tasks show already")
     whole, whole_rows = make_training(case, precision, None), []
     assert train(whole, whole_rows)
     rows: list[dict[str, Any]] = []
@@ -269,8 +269,8 @@ def test_a_run_folder_of_a_newer_format_is_refused_with_a_sentence_and_one_of_fo
 def test_a_run_that_became_nan_leaves_the_numbers_of_its_images_beside_the_log(small_data: Path, tmp_path: Path):
     out = tmp_path / "run"
     with pytest.raises(NotFiniteError, match=r"nonfinite\.json"):
-        pretrain(small_config(small_data, out, **{**TINY, "epochs": 30}, learning_rate=1e30, clip=1e30))
+        pretrain(small_config(small_data, out, **{**TINY, "limit": 400}, learning_rate=1e30, clip=1e30))
     (record,) = read_json(out / "nonfinite.json")["steps"]
     assert record["policy"] == "stop"
     assert len(set(record["images"])) == 64
-    assert set(record["images"]) <= set(range(128))
+    assert set(record["images"]) <= set(range(400))
