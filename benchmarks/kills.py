@@ -15,8 +15,8 @@ import os
 import random
 import tempfile
 import time
+from ctypes import c_longlong
 from dataclasses import dataclass
-from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 
 import torch
@@ -53,8 +53,8 @@ def small_state(width: int) -> tuple[nn.Module, torch.optim.Optimizer]:
     return model, optimizer
 
 
-def save_without_end(folder: Path, width: int, reported: Synchronized[int]) -> None:
-    """Saves step after step; every fourth is the best so far."""
+def save_without_end(folder: Path, width: int, reported: c_longlong) -> None:
+    """Saves step after step; every fourth is the best. `reported` has no lock, which a killed process would hold for ever."""
     torch.set_num_threads(1)
     model, optimizer = small_state(width)
     checkpoints = Checkpoints(folder)
@@ -92,7 +92,7 @@ def main(options: Options) -> None:
     print("|---|---|---|---|---|---|---|")
     for round_ in range(1, options.rounds + 1):
         with tempfile.TemporaryDirectory(dir=".") as name:
-            folder, reported = Path(name) / "checkpoints", context.Value("q", 0)
+            folder, reported = Path(name) / "checkpoints", context.RawValue("q", 0)
             process = context.Process(target=save_without_end, args=(folder, options.width, reported))
             process.start()
             while not reported.value:
