@@ -10,6 +10,7 @@ from typing import Any
 
 from ._version import __version__
 from .runtime.errors import ArgumentError, PretintError, ProcessError, UnknownNameError
+from .runtime.stopping import StopRequests
 from .runtime.words import legible
 
 # verb: (config, function, what it does); the recipe is imported only when its verb is called
@@ -59,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     try:
         named = 2 if words[0] in GROUPS else 1
-        return _run(" ".join(words[:named]), words[named:])
+        with StopRequests(at_once=True):  # training has a handler of its own, which ends the step and saves first
+            return _run(" ".join(words[:named]), words[named:])
     except PretintError as error:
         _complain(f"pretint: {legible(str(error))}", last_word=isinstance(error, ProcessError))
         return 2

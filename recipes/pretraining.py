@@ -22,20 +22,22 @@ from ..pretext import TASKS, Painter, PaintingTask, Task, leaked_labels, task_na
 from ..runtime.checkpoints import Checkpoints
 from ..runtime.determinism import determinism
 from ..runtime.device import Compute
-from ..runtime.errors import ArgumentError, DataError
+from ..runtime.errors import ArgumentError
 from ..runtime.loop import LoopSettings, Loss, Training
 from ..runtime.processes import barrier, is_main, parallel, sum_over_processes, world_size
 from ..runtime.results import add_results
 from ..runtime.runfolder import RunFolder
 from ..runtime.runlog import RunLog, note
 from ..runtime.sealed import write_sealed
+from .beginning import begin_with
 from .budget import MOST_EPOCHS, epochs_within
 from .colour_results import measure_colour, read_bin_prior, save_pictures, spread_ids, write_bin_prior
 from .extremes import save_extremes
-from .opening import check_fits_weights, make_model, needs_palette, read_palette, read_settings
-from .options import Outcome, plain
+from .opening import make_model, needs_palette, read_palette
+from .options import Outcome
 from .painting import trained_decoding
 from .published import typed_command, usual_config
+from .resuming import folder_settings, go_on, saved_settings, whose
 from .settings import PretrainConfig
 from .together import in_all_processes
 from .training_data import class_count, data_name, held_out_ids, judged_source, open_training_source
@@ -57,8 +59,10 @@ def pretrain(config: PretrainConfig) -> Outcome:
     """
     if is_main():
         RunFolder.check_free(config.folder, resume=config.resume, overwrite=config.overwrite)
+    if config.resume and config.init_from is not None:
+        raise ArgumentError("--resume goes on with a run and --init-from begins one; give one of them.")
     if config.resume:
-        config = _resumed(config)
+        config = saved_settings(config)
     with determinism(config.deterministic):
         return _pretrain(config)
 
@@ -73,6 +77,7 @@ def _pretrain(config: PretrainConfig) -> Outcome:
     model, task = make_model(config, palette, class_count(source))
     if model.classifier is not None and not config.resume:  # a run that goes on has its weights in the checkpoint
         model.classifier.load(config.fusion_weights)
+    begun = None if config.init_from is None or config.resume else begin_with(config.init_from, model)
     if config.sync_batch_norm:
         convert_sync_batchnorm(model)  # in place, since the model itself is no normalisation
     _check_batch_size(config, model)
@@ -86,15 +91,16 @@ def _pretrain(config: PretrainConfig) -> Outcome:
     if config.minutes is not None and not config.resume:
         config = _within_minutes(config, config.minutes, painter, network, batches)
     prior = None if config.resume else _bin_prior(source, kept, task)
-    folder = _go_on(config, source) if config.resume else _start_folder(config, source, palette, prior)
+    folder = go_on(config, source) if config.resume else _start_folder(config, source, palette, prior, begun)
     barrier()  # what is in the folder can be read from here on
     epochs = 0
     if getattr(task, "trains", True):
         try:
-            epochs = _train(config, painter, network, batches, source.subset(held), shown, folder)
+            epochs = _train(config, painter, network, batches, source.subset(held), kept, shown, folder)
         except BaseException:
-            if is_main() and not Checkpoints(folder.checkpoints).last.is_file():
-                folder.remove()  # nothing in it could be gone on with
+            checkpoints = Checkpoints(folder.checkpoints)
+            if is_main() and not (config.resume or checkpoints or folder.nonfinite.is_file()):
+                folder.remove()  # nothing in it could be gone on with, or be learnt from
             raise
         Checkpoints(folder.checkpoints).load_best(model)
     if is_main():
@@ -121,35 +127,6 @@ def _check_sync(config: PretrainConfig, compute: Compute) -> None:
         )
 
 
-def _resumed(config: PretrainConfig) -> PretrainConfig:
-    """The saved settings of the run; what was given must agree with them."""
-    folder = RunFolder.open(config.folder)
-    saved = read_settings(folder)
-    check_fits_weights(saved, folder)
-    free = {"out", "resume", "overwrite", "json", "root", "device", "processes"}
-    if saved.minutes is not None:  # its epochs came out of them, and stay
-        free |= {"minutes", "epochs"}
-    given, was, usual = plain(config), plain(saved), {**plain(usual_config(config.preset)), "preset": None}
-    changed = [k for k, v in given.items() if k not in free and v != usual[k] and v != was[k]]
-    if changed:
-        listed = ", ".join(f"--{k.replace('_', '-')} {given[k]} (was {was[k]})" for k in changed)
-        raise ArgumentError(
-            f"--resume: the run in {config.folder} was started with other settings: {listed}; leave them out."
-        )
-    note(f"pretrain: going on with the saved settings of {config.folder} ({saved.epochs} epochs in all)")
-    device = saved.device if config.device == "auto" else config.device
-    return replace(
-        saved,
-        out=config.folder,
-        resume=True,
-        overwrite=False,
-        json=config.json,
-        root=config.root or saved.root,
-        device=device,
-        processes=config.processes,
-    )
-
-
 def _palette(config: PretrainConfig, source: ImageSource, kept: torch.Tensor) -> Palette | None:
     """The palette of the training images, fitted anew or, on resume, read back."""
     if not needs_palette(config.task):
@@ -171,19 +148,12 @@ def _bin_prior(source: ImageSource, kept: torch.Tensor, task: Task) -> torch.Ten
     return bin_prior(lambda: (source.gather(ids) for ids in kept.split(_BATCH_OF_PASSES)))
 
 
-def _go_on(config: PretrainConfig, source: ImageSource) -> RunFolder:
-    """The folder of the run that is resumed; its data must be what it was."""
-    folder = RunFolder.open(config.folder)
-    was = folder.config.get("data", {}).get("fingerprint")
-    if was != source.fingerprint:
-        raise DataError(
-            f"--resume: {config.data} has changed since the run was started; start a new run in another --out."
-        )
-    return folder
-
-
 def _start_folder(
-    config: PretrainConfig, source: ImageSource, palette: Palette | None, prior: torch.Tensor | None
+    config: PretrainConfig,
+    source: ImageSource,
+    palette: Palette | None,
+    prior: torch.Tensor | None,
+    begun: dict[str, Any] | None,
 ) -> RunFolder:
     """A fresh folder; made last of all, so that whatever was wrong before leaves nothing behind."""
     if not is_main():
@@ -193,9 +163,10 @@ def _start_folder(
         {
             "verb": "pretrain",
             "command": typed_command(config),
-            "settings": {**plain(config), "palette_space": config.label_space},
+            "settings": folder_settings(config),
             "data": {"name": source.name, "fingerprint": source.fingerprint, "images": len(source), "broken": len(source.broken),
                      "classes": class_count(source)},
+            "init_from": begun,
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
             "versions": {
                 "pretint": __version__, "torch": torch.__version__, "timm": timm.__version__, "python": platform.python_version(),
@@ -243,10 +214,11 @@ def _train(
     network: torch.nn.Module,
     batches: Batches,
     held: ImageSource,
+    kept: torch.Tensor,
     shown: torch.Tensor,
     folder: RunFolder,
 ) -> int:
-    """Runs the loop; returns the number of epochs behind the best weights."""
+    """Runs the loop; returns the number of epochs behind the best weights. `kept` are the images' numbers in the data."""
     model, task, compute = painter.model, painter.task, painter.compute
     optimizer, loss_of = _optimizer(config, model, compute), _loss_function(network, task, compute)
     judge = _loss_function(model, task, compute)
@@ -267,10 +239,12 @@ def _train(
 
     settings = LoopSettings(
         config.epochs, config.warmup_epochs, config.accumulate, config.clip, config.patience, config.seed,
-        config.schedule,
+        config.schedule, config.save_every, config.save_minutes, config.on_nonfinite,
     )  # fmt: skip
-    checkpoints = Checkpoints(folder.checkpoints)
-    training = Training(model, optimizer, batches, loss_of, validate, compute, settings, checkpoints, network)
+    checkpoints = Checkpoints(folder.checkpoints, config.keep, whose(config, folder))
+    training = Training(
+        model, optimizer, batches, loss_of, validate, compute, settings, checkpoints, network, lambda ids: kept.to(ids.device)[ids]
+    )  # fmt: skip
     done = training.resume() if config.resume else 0
 
     def paint(epoch: int) -> None:
@@ -292,7 +266,12 @@ def _save_encoder(
     palette = painter.task.palette
     if palette is not None:
         card |= {"colours": palette.size, "palette_space": palette.space}
-    leaks = leaked_labels(config.fusion)
+    begun = folder.config.get("init_from") or {}
+    if begun:
+        card["init_from"] = (
+            f"{begun.get('task')} on {begun.get('data')}, encoder {str(begun.get('weights_sha256'))[:16]}"
+        )
+    leaks = leaked_labels(config.fusion) or begun.get("leaks")
     if leaks is not None:
         card["leaks"] = leaks
     save_backbone(painter.model.encoder, folder.encoder, card, config.image_size)

@@ -21,8 +21,10 @@ from ..pretext import (
     task_options,
     wants_pair,
 )
+from ..runtime.checkpoints import KEPT
 from ..runtime.errors import ArgumentError, UnknownNameError
 from ..runtime.loop import SCHEDULES
+from ..runtime.numbers import POLICIES
 from .options import DataOptions, ProcessOptions, check_seed, not_negative, positive
 from .systems import PRESETS
 
@@ -38,6 +40,7 @@ _CHOICES = {
     "decoder": tuple(DECODERS),
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
+    "on_nonfinite": POLICIES,
 }
 # settings that would do nothing with a task that does not take them, and are refused there
 _OF_TASKS = (
@@ -107,7 +110,14 @@ class PretrainConfig(ProcessOptions, DataOptions):
         patience: stop after so many epochs without a better validation loss; never by default.
         paint_every: epochs between painted pictures of held-out images.
         seed: of everything random.
-        resume: go on with the run in --out.
+        on_nonfinite: stop or skip: what to do when a loss or a gradient is NaN or infinite; skip leaves such steps out, but not
+            more than ten in a row.
+        save_every: optimiser steps between two checkpoints, besides those at the end of each epoch.
+        save_minutes: minutes between two checkpoints; None for no such time.
+        keep: how many of the newest checkpoints are kept, besides the best.
+        init_from: a run or an encoder folder whose weights this run begins with; of a run with the same network all, else the
+            encoder's.
+        resume: go on with the run in --out, with its optimiser, its counters and its settings.
         overwrite: replace the run in --out.
     """
 
@@ -163,6 +173,11 @@ class PretrainConfig(ProcessOptions, DataOptions):
     patience: int | None = None
     paint_every: int = 5
     seed: int = 0
+    on_nonfinite: str = "stop"
+    save_every: int | None = None
+    save_minutes: float | None = 5.0
+    keep: int = KEPT
+    init_from: Path | None = None
     resume: bool = False
     overwrite: bool = False
 
@@ -173,7 +188,7 @@ class PretrainConfig(ProcessOptions, DataOptions):
         check_backbone_name(self.backbone)
         positive(
             self, "epochs", "minutes", "width", "depth", "blocks", "batch_size", "accumulate", "learning_rate", "clip", "patience",
-            "paint_every", "limit", "input_std", "contrast_temperature", "soft_sigma", "processes",
+            "paint_every", "limit", "save_every", "save_minutes", "input_std", "contrast_temperature", "soft_sigma", "processes",
         )  # fmt: skip
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
@@ -205,6 +220,12 @@ class PretrainConfig(ProcessOptions, DataOptions):
             object.__setattr__(self, "fusion", full_fusion_name(self.fusion))
         if self.fusion_weights is not None and leaked_labels(self.fusion) is None:
             raise ArgumentError("--fusion-weights: there is no classifier to load; name it by --fusion timm/NAME.")
+        if self.keep < KEPT:
+            raise ArgumentError(
+                f"--keep: {self.keep} must be at least {KEPT}, so that there is one left if the newest is damaged."
+            )
+        if self.init_from is not None and "random" in names:
+            raise ArgumentError("--init-from: task random is the control of random weights; choose another task.")
         if self.resume and self.overwrite:
             raise ArgumentError("--resume and --overwrite can't both be meant; give one of them.")
         self._check_task(names)

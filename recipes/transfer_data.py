@@ -139,7 +139,13 @@ def open_judged(run: Path, options: TransferOptions, opened: dict[tuple[str, int
         encoders["random"] = compute.place(untrained(encoder, config.image_size, options.seed))
     pretrained_on: dict[str, Any] = folder.config.get("data", {})
     name = str(pretrained_on.get("name", config.data))
-    return Judged(folder, compute, train, test, encoders, name, sees, leaked_labels(config.fusion))
+    return Judged(folder, compute, train, test, encoders, name, sees, _leaks(config, encoder))
+
+
+def _leaks(config: PretrainConfig, encoder: nn.Module) -> str | None:
+    """Whose labels helped a run: those of a fused classifier, or those that made the weights it began with."""
+    card: Any = getattr(encoder, "card", {})
+    return leaked_labels(config.fusion) or (str(card["leaks"]) if card.get("leaks") else None)
 
 
 def _init(task: str, sees: str) -> str:

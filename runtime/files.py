@@ -5,8 +5,10 @@ This module does without torch, so that verbs that only read results start at on
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import secrets
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +18,7 @@ from .errors import RunFolderError
 
 # The largest file that Pretint writes, a palette of 4096 colours with its table, takes half of it.
 MAX_JSON_BYTES = 2**26
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
 
 
 def write_atomically(path: Path, write: bytes | Callable[[Path], None]) -> None:
@@ -34,11 +37,33 @@ def write_atomically(path: Path, write: bytes | Callable[[Path], None]) -> None:
             temporary.write_bytes(write)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())  # some writers make files that only their owner reads
+        temporary.chmod(0o666 & ~_UMASK)  # some writers make files that only their owner reads
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     _sync_folder(path.parent)
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file's name is one that :func:`write_atomically` gives on the way.
+
+    >>> is_temporary(".results.json.0123abcd.tmp"), is_temporary("results.json")
+    (True, False)
+    """
+    return _TEMPORARY.fullmatch(name) is not None
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Removes what writers that were killed left in a folder; nobody else may be writing there now."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if is_temporary(path.name) and path.is_file():
+            path.unlink(missing_ok=True)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's content, read piece by piece."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _umask() -> int:
@@ -46,6 +71,10 @@ def _umask() -> int:
     mask = os.umask(0o022)
     os.umask(mask)
     return mask
+
+
+# read once, while nobody else makes files: a checkpoint is written by a thread of its own
+_UMASK = _umask()
 
 
 def _sync_folder(folder: Path) -> None:

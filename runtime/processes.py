@@ -186,18 +186,32 @@ def sum_over_processes(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def largest(number: int) -> int:
-    """The largest of the numbers that the processes give; through the CPU, so that no device is waited for."""
+def largest(*numbers: int) -> tuple[int, ...]:
+    """The largest of each number over all ranks, so that all decide alike; through the CPU, so that no device is waited for."""
     if _group is None:
-        return number
-    together = torch.tensor(number)
+        return numbers
+    together = torch.tensor(numbers)
     dist.all_reduce(together, op=dist.ReduceOp.MAX)
-    return int(together)
+    return tuple(together.tolist())
 
 
 def any_process(flag: bool) -> bool:
     """Whether any process says yes."""
-    return largest(int(flag)) > 0
+    return largest(int(flag)) > (0,)
+
+
+def all_over_processes(flag: Tensor) -> Tensor:
+    """Whether a flag (0-dimensional, bool) is true on all ranks; the identity in a single process."""
+    return flag if _group is None else sum_over_processes((~flag).to(torch.int32)) == 0
+
+
+def gather_numbers(numbers: list[int]) -> list[int]:
+    """The whole numbers of all ranks, one list behind the other; for a few of them."""
+    if _group is None:
+        return numbers
+    lists: list[list[int]] = [[] for _ in range(_group.size)]
+    dist.all_gather_object(lists, numbers)
+    return [number for one in lists for number in one]
 
 
 def share(n: int, *, of: int | None = None) -> slice:

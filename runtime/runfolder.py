@@ -4,9 +4,12 @@
 
     config.json      settings, command, versions, format version      figures/         pictures for people and for the report
     metrics.csv      one row an epoch                                 results.json     what was measured
-    checkpoints/     last and best                                    palette.json    the palette of a palette task
+    checkpoints/     the newest and the best, with a manifest         palette.json    the palette of a palette task
     encoder/         the encoder folder that other projects load      tensorboard/     event files
-    chroma.json      the training pictures' share of each ab bin
+    chroma.json      the training pictures' share of each ab bin      nonfinite.json  images of NaN steps
+
+Format 2 keeps several checkpoints, named by their step; format 1, which has `last` and `best`, is read, and becomes format 2 when
+the run goes on.
 """
 
 from __future__ import annotations
@@ -18,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from .errors import RunFolderError
-from .files import read_json, write_json
+from .files import is_temporary, read_json, remove_temporaries, write_json
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _CONTENTS = (
-    "checkpoints", "chroma.json", "config.json", "encoder", "figures", "metrics.csv", "palette.json",
+    "checkpoints", "chroma.json", "config.json", "encoder", "figures", "metrics.csv", "nonfinite.json", "palette.json",
     "report.html", "results.json", "tensorboard",
 )  # fmt: skip
 
@@ -65,6 +68,10 @@ class RunFolder:
     def metrics(self) -> Path:
         return self.path / "metrics.csv"
 
+    @property
+    def nonfinite(self) -> Path:
+        return self.path / "nonfinite.json"
+
     @classmethod
     def check_free(cls, path: Path, *, resume: bool, overwrite: bool) -> None:
         """Refuses an output folder that must not be written to, before anything is computed.
@@ -75,7 +82,7 @@ class RunFolder:
         """
         if path.exists() and not path.is_dir():
             raise RunFolderError(f"--out {path} is a file; name a folder that does not exist yet.")
-        found = sorted(p.name for p in path.iterdir()) if path.is_dir() else []
+        found = sorted(p.name for p in path.iterdir() if not is_temporary(p.name)) if path.is_dir() else []
         if resume:
             if "config.json" not in found:
                 raise RunFolderError(f"--resume: {path} holds no run to go on with; leave --resume out to start one.")
@@ -110,6 +117,7 @@ class RunFolder:
 
     def remove(self) -> None:
         """Removes what a run leaves behind, and the folder itself if nothing else is in it."""
+        remove_temporaries(self.path)
         for name in _CONTENTS:
             target = self.path / name
             if target.is_dir() and not target.is_symlink():
@@ -132,13 +140,21 @@ class RunFolder:
         folder = cls(path)
         config = folder.config
         version = config.get("format_version")
-        if not isinstance(version, int) or not isinstance(config.get("settings"), dict):
+        if not isinstance(version, int) or version < 1 or not isinstance(config.get("settings"), dict):
             raise RunFolderError(f"{path} is no run folder of Pretint; name the --out folder of a pretint pretrain.")
         if version > FORMAT_VERSION:
             raise RunFolderError(
                 f"{path} has format {version}, this Pretint reads up to {FORMAT_VERSION}; upgrade Pretint."
             )
         return folder
+
+    def bring_up_to_date(self) -> None:
+        """Before a run goes on: the folder has the present format, and nothing in it that a killed writer left behind."""
+        for folder in (self.path, self.checkpoints, self.encoder, self.figures):
+            remove_temporaries(folder)
+        config = self.config
+        if config["format_version"] != FORMAT_VERSION:
+            write_json(self.path / "config.json", {**config, "format_version": FORMAT_VERSION})
 
     @property
     def config(self) -> dict[str, Any]:

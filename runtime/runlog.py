@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,11 +18,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
-from .files import write_atomically
+from .files import read_json, write_atomically, write_json
 from .processes import is_main
 from .runfolder import RunFolder
 
 _PLAIN_LINE_SECONDS = 30.0
+_MOST_RECORDS = 1000
 
 
 class RunLog:
@@ -94,6 +96,20 @@ class RunLog:
                 self._writer.add_scalar(name, value, int(row["epoch"]))
         self._writer.flush()
 
+    def not_finite(self, record: dict[str, Any]) -> str:
+        """Keeps which images a step saw whose numbers were not finite, in `nonfinite.json`; a record of the same step gives way.
+
+        Returns:
+            Where to look, as the end of a sentence; empty without a folder.
+        """
+        if self._folder is None:
+            return ""
+        path = self._folder.nonfinite
+        records = read_json(path)["steps"] if path.is_file() else []
+        records = [one for one in records if one["step"] != record["step"]][-_MOST_RECORDS + 1 :]
+        write_json(path, {"steps": [*records, record]})
+        return f" (its images are listed in {path})"
+
     def picture(self, name: str, picture: np.ndarray, epoch: int) -> None:
         """Adds a picture (h, w, 3) uint8 to TensorBoard."""
         if self._writer is not None:
@@ -119,7 +135,7 @@ def write_projector(
         )
 
 
-def _short(value: float) -> str:
+def _short(value: float | int) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.4g}"
 
 

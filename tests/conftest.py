@@ -8,6 +8,7 @@ import runpy
 import socket
 import time
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,21 @@ def several() -> Callable[..., list[int]]:
         return [worker.exitcode for worker in workers]
 
     return run
+
+
+@pytest.fixture(scope="session")
+def child() -> Callable[..., BaseProcess]:
+    """Starts code in a process of its own, with some names set; torch and Pretint are imported once for all of them."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["pretint.cli", "pretint.recipes.pretraining", "pretint.recipes.probing"])
+
+    def start(code: str, **names: Any) -> BaseProcess:
+        # what runs in several threads does not survive being forked, so these have one
+        process = context.Process(target=exec, args=(f"import torch; torch.set_num_threads(1)\n{code}", names))
+        process.start()
+        return process
+
+    return start
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from pretint.recipes import (
     report,
     runs,
 )
+from pretint.runtime.checkpoints import Checkpoints
 from pretint.runtime.device import Compute
 from pretint.runtime.errors import ArgumentError, UnknownNameError
 from pretint.runtime.runfolder import RunFolder
@@ -63,7 +64,9 @@ def test_a_run_opened_again_paints_the_same_without_the_weights(fused_run: Path)
 
 
 def test_the_classifier_is_in_the_checkpoint_as_it_was_and_not_in_the_encoder(fused_run: Path, weights: Path):
-    kept = load_file(fused_run / "checkpoints" / "best.safetensors")
+    best = Checkpoints(fused_run / "checkpoints").best
+    assert best is not None
+    kept = load_file(best)
     prefix = "model.classifier.network."
     ours = {name.removeprefix(prefix): value for name, value in kept.items() if name.startswith(prefix)}
     given = load_file(weights)
@@ -75,9 +78,11 @@ def test_the_classifier_is_in_the_checkpoint_as_it_was_and_not_in_the_encoder(fu
 
 
 def test_going_on_needs_no_weights(fused_run: Path, small_data: Path):
-    before = (fused_run / "checkpoints" / "best.safetensors").read_bytes()
+    best = Checkpoints(fused_run / "checkpoints").best
+    assert best is not None
+    before = best.read_bytes()
     pretrain(PretrainConfig(data=str(small_data), out=fused_run, resume=True))
-    assert (fused_run / "checkpoints" / "best.safetensors").read_bytes() == before
+    assert best.read_bytes() == before
 
 
 def test_rows_and_card_say_that_labels_leaked(fused_run: Path, tmp_path: Path):

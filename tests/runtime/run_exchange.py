@@ -24,7 +24,7 @@ with processes.joined("cpu"):
     rank = processes.rank()
     told["inside"] = [rank, processes.world_size(), processes.is_main(), processes.local_rank()]
     told["sum"] = processes.sum_over_processes(torch.tensor([1.5, float(rank)])).tolist()
-    told["largest"] = [processes.largest(10 - rank), processes.largest(rank)]
+    told["largest"] = list(processes.largest(10 - rank, rank))
     told["any"] = [processes.any_process(rank == 2), processes.any_process(False)]
     told["broadcast"] = processes.broadcast_from_main(torch.full((2,), float(rank + 5))).tolist()
     rows = torch.arange(14).view(7, 2)

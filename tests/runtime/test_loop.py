@@ -1,83 +1,17 @@
-"""The step loop: schedule, accumulation, resume, early stopping, finite check."""
+"""The step loop: schedule, accumulation, clipping, early stopping; exact resume and the finite check have files of their own."""
 
 from __future__ import annotations
 
 import itertools
-import math
-import os
-import signal
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
-from pretint.runtime.checkpoints import Checkpoints
-from pretint.runtime.device import Compute
-from pretint.runtime.errors import NotFiniteError, RunFolderError
-from pretint.runtime.loop import Interrupted, LoopSettings, Loss, Training, cosine_factor
-from pretint.runtime.randomness import hash_permutation
-from pretint.runtime.runlog import RunLog
+from pretint.runtime.errors import RunFolderError
+from pretint.runtime.loop import Training, cosine_factor
 
-CPU = Compute(torch.device("cpu"), bf16=False, channels_last=False)
-
-
-@dataclass
-class Rows:
-    rgb: torch.Tensor
-    target: torch.Tensor
-
-
-class RowBatches:
-    """Rows of a fixed regression problem, shuffled by (seed, epoch)."""
-
-    def __init__(self, n: int = 24, batch_size: int = 4):
-        generator = torch.Generator().manual_seed(0)
-        self.x = torch.randn(n, 5, generator=generator)
-        self.y = self.x @ torch.arange(5.0)[:, None] + 1
-        self.batch_size = batch_size
-
-    def __len__(self) -> int:
-        return len(self.x) // self.batch_size
-
-    def epoch(self, epoch: int, start_step: int = 0):
-        for ids in hash_permutation(0, epoch, len(self.x)).split(self.batch_size)[start_step:]:
-            yield Rows(self.x[ids], self.y[ids])
-
-
-def make_training(
-    folder: Path | None = None, batches: RowBatches | None = None, stop_at: int | None = None, **settings
-):
-    torch.manual_seed(1)
-    model = nn.Sequential(nn.Linear(5, 8), nn.Dropout(0.2), nn.ReLU(), nn.Linear(8, 1))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.05, fused=True)
-    batches = batches or RowBatches()
-    steps = 0
-
-    def loss_of(batch: Rows) -> Loss:
-        nonlocal steps
-        steps += 1
-        if steps == stop_at:
-            os.kill(os.getpid(), signal.SIGTERM)
-        error = (model(batch.rgb) - batch.target).square()
-        return Loss(error.sum(), torch.tensor(float(error.numel())))
-
-    def validate() -> dict[str, float]:
-        with torch.no_grad():
-            return {"validation_loss": float((model(batches.x) - batches.y).square().mean())}
-
-    checkpoints = None if folder is None else Checkpoints(folder)
-    return Training(model, optimizer, batches, loss_of, validate, CPU, LoopSettings(**settings), checkpoints)
-
-
-def run(training: Training, **options):
-    with RunLog(None, "test", training.total_steps, quiet=True) as log:
-        return training.run(log, **options)
-
-
-def weights(training: Training) -> torch.Tensor:
-    return torch.cat([p.detach().flatten() for p in training.model.parameters()])
+from .conftest import RowBatches, make_training, run, weights
 
 
 def test_training_lowers_the_loss():
@@ -86,35 +20,6 @@ def test_training_lowers_the_loss():
     state = run(training)
     assert state.best < 0.2 * before
     assert state.step == 30 * 6
-
-
-@pytest.mark.parametrize("stop_at", [1, 4, 6, 7, 11])
-def test_a_run_stopped_by_sigterm_and_resumed_ends_with_the_same_bits(tmp_path: Path, stop_at: int):
-    whole = make_training(epochs=3)
-    run(whole)
-    stopped = make_training(tmp_path, stop_at=stop_at, epochs=3)
-    with pytest.raises(Interrupted) as stop:
-        run(stopped)
-    assert stop.value.signal_number == signal.SIGTERM
-    assert stopped.state.step == stop_at
-    resumed = make_training(tmp_path, epochs=3)
-    assert resumed.resume() == stop_at // 6
-    run(resumed)
-    assert torch.equal(weights(resumed), weights(whole))
-    assert (resumed.state.best, resumed.state.best_epoch) == (whole.state.best, whole.state.best_epoch)
-
-
-@pytest.mark.parametrize("stop_at", [6, 12, 18])
-def test_an_epoch_whose_last_step_was_interrupted_is_validated_and_recorded(tmp_path: Path, stop_at: int):
-    training, epochs = make_training(tmp_path, stop_at=stop_at, epochs=3), []
-    with pytest.raises(Interrupted):
-        run(training, on_epoch=epochs.append)
-    assert epochs == list(range(1, stop_at // 6 + 1))
-    assert Checkpoints(tmp_path).best.is_file()
-    resumed = make_training(tmp_path, epochs=3)
-    resumed.resume()
-    run(resumed, on_epoch=epochs.append)
-    assert epochs == [1, 2, 3]
 
 
 def test_resume_without_a_checkpoint_is_an_error(tmp_path: Path):
@@ -142,14 +47,6 @@ def test_patience_stops_when_the_validation_loss_no_longer_falls():
     state = run(training)
     assert (state.best, state.best_epoch, state.finished) == (2.0, 2, True)
     assert state.step == 4 * 6
-
-
-def test_a_loss_that_is_not_finite_stops_the_run_and_reaches_no_checkpoint(tmp_path: Path):
-    training = make_training(tmp_path, epochs=2)
-    training.loss_of = lambda batch: Loss(training.model(batch.rgb).sum() * math.nan, torch.tensor(1.0))
-    with pytest.raises(NotFiniteError, match="learning-rate"):
-        run(training)
-    assert not list(tmp_path.iterdir())
 
 
 def test_gradients_are_clipped_to_the_largest_norm():

@@ -1,0 +1,87 @@
+"""How does a run go on? With the settings it was started with, on the same data, from its own checkpoints."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from ..data import ImageSource
+from ..runtime.errors import ArgumentError, DataError
+from ..runtime.files import file_sha256
+from ..runtime.processes import is_main
+from ..runtime.runfolder import RunFolder
+from ..runtime.runlog import note
+from .opening import check_fits_weights, read_settings
+from .options import plain
+from .published import usual_config
+from .settings import PretrainConfig
+
+# settings that decide nothing about where a run goes, and may change when it goes on
+_FREE = frozenset({
+    "out", "resume", "overwrite", "json", "root", "device", "processes", "save_every", "save_minutes", "keep", "on_nonfinite",
+})  # fmt: skip
+
+
+def folder_settings(config: PretrainConfig) -> dict[str, Any]:
+    """Settings as a run's `config.json` holds them: the palette's space by name, even where the task chose it."""
+    return {**plain(config), "palette_space": config.label_space}
+
+
+def saved_settings(config: PretrainConfig) -> PretrainConfig:
+    """The settings of the run in `--out`; what was typed must agree with them.
+
+    Raises:
+        RunFolderError: there is no such run.
+        ArgumentError: settings were typed that the run was not started with; all are named.
+    """
+    folder = RunFolder.open(config.folder)
+    saved = read_settings(folder)
+    check_fits_weights(saved, folder)
+    # where minutes were given, its epochs came out of them, and stay
+    free = _FREE if saved.minutes is None else _FREE | {"minutes", "epochs"}
+    given, was, usual = plain(config), plain(saved), {**plain(usual_config(config.preset)), "preset": None}
+    changed = [k for k, v in given.items() if k not in free and v != usual[k] and v != was[k]]
+    if changed:
+        listed = ", ".join(f"--{k.replace('_', '-')} {given[k]} (was {was[k]})" for k in changed)
+        raise ArgumentError(
+            f"--resume: the run in {config.folder} was started with other settings: {listed}; leave them out."
+        )
+    note(f"pretrain: going on with the saved settings of {config.folder} ({saved.epochs} epochs in all)")
+    device = saved.device if config.device == "auto" else config.device
+    cares = ("save_every", "save_minutes", "keep", "on_nonfinite")
+    typed: dict[str, Any] = {name: getattr(config, name) for name in cares if given[name] != usual[name]}
+    return replace(
+        saved,
+        out=config.folder,
+        resume=True,
+        overwrite=False,
+        json=config.json,
+        root=config.root or saved.root,
+        device=device,
+        processes=config.processes,
+        **typed,
+    )
+
+
+def go_on(config: PretrainConfig, source: ImageSource) -> RunFolder:
+    """The folder of the run that is resumed, in the present format; its data must be what it was.
+
+    Raises:
+        DataError: it is not.
+    """
+    folder = RunFolder.open(config.folder)
+    was = folder.config.get("data", {}).get("fingerprint")
+    if was != source.fingerprint:
+        raise DataError(
+            f"--resume: {config.data} has changed since the run was started; start a new run in another --out."
+        )
+    if is_main():
+        folder.bring_up_to_date()
+    return folder
+
+
+def whose(config: PretrainConfig, folder: RunFolder) -> dict[str, dict[str, Any]]:
+    """What every checkpoint of a run says of it: the settings that decide where it goes, and its palette."""
+    settings = {name: value for name, value in folder_settings(config).items() if name not in _FREE}
+    palette = {"sha256": file_sha256(folder.palette)} if folder.palette.is_file() else {}
+    return {"settings": settings, "palette": palette}
