@@ -190,3 +190,17 @@ def test_links_lead_to_files_and_nothing_was_left_to_fill_in(document: str):
     assert not re.findall(
         r"\b[A-Z]{3,}_[A-Z_]{3,}\b", re.sub(r"`[^`]*`|```.*?```|PRETINT_[A-Z_]+", "", text, flags=re.DOTALL)
     )
+
+
+def test_every_promise_of_the_page_on_reliability_names_tests_that_exist():
+    text = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    named = re.findall(r"`([\w/]+\.py)::(test_\w+)`", text)
+    assert len(named) > 50
+    missing = [
+        f"{file}::{name}"
+        for file, name in named
+        if f"def {name}(" not in (ROOT / "tests" / file).read_text(encoding="utf-8")
+    ]
+    assert not missing
+    scripts = re.findall(r"`(benchmarks/\w+\.py)", text)
+    assert all((ROOT / script).is_file() for script in scripts)
