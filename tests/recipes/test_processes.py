@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from pretint.recipes import PretrainConfig, ProbeConfig, pretrain, probe
 from pretint.recipes.opening import read_settings
+from pretint.runtime.checkpoints import Checkpoints
 from pretint.runtime.errors import ArgumentError
 from pretint.runtime.results import read_results
 from pretint.runtime.runfolder import RunFolder
@@ -43,6 +44,11 @@ def save_colourful(path: Path) -> Path:
         arrays[f"{prefix}labels"] = np.arange(n) % 2
     np.savez(path, **arrays)
     return path
+
+
+def newest(run: Path) -> Path:
+    checkpoints = Checkpoints(run / "checkpoints")
+    return checkpoints.path(checkpoints.steps[-1])
 
 
 class Runs:
@@ -87,7 +93,7 @@ class Runs:
         return [teller["code"] for teller in self.told[name]]
 
     def weights(self, name: str) -> dict[str, torch.Tensor]:
-        return load_file(self.folder / name / "checkpoints" / "last.safetensors")
+        return load_file(newest(self.folder / name))
 
     def judged(self, folder: str) -> list[list[str]]:
         common = [folder, "--data", self.data, "--device", "cpu", "--precision", "fp32"]
@@ -266,6 +272,8 @@ def test_fewer_images_than_the_batch_or_the_processes_and_other_misfits_are_one_
 
 def test_a_loss_that_is_not_finite_ends_both_processes_with_one_sentence_and_reaches_no_checkpoint(runs):
     assert runs.codes("nan") == [2, 2]
+    (record,) = json.loads((runs.folder / "nan" / "nonfinite.json").read_text())["steps"]
+    assert len(set(record["images"])) == BATCH  # of both
     for path in (runs.folder / "nan").rglob("*.safetensors"):
         assert all(bool(tensor.isfinite().all()) for tensor in load_file(path).values())
 
@@ -277,7 +285,8 @@ def test_one_process_killed_ends_the_others_with_an_error_and_no_hang(several, t
     assert codes == [2, -signal.SIGKILL]
     assert time.monotonic() - start < 200
     assert "Another process has ended" in lonely.printed("killed")
-    assert load_file(tmp_path / "run" / "checkpoints" / "last.safetensors")  # of the first epoch's end
+    assert newest(tmp_path / "run").name == f"step-{STEPS}.safetensors"  # of the first epoch's end
+    assert load_file(newest(tmp_path / "run"))
 
 
 def test_processes_are_started_by_the_command_or_by_torchrun_and_not_by_the_function(small_data: Path, tmp_path: Path):

@@ -80,7 +80,7 @@ def make_training(case: str, precision: str, folder: Path | None) -> Training:
     optimizer = pretraining._optimizer(config, model, painter.compute)
     settings = LoopSettings(config.epochs, clip=config.clip)
     return Training(
-        model, optimizer, batches, pretraining._loss_function(painter), dict, painter.compute, settings,
+        model, optimizer, batches, pretraining._loss_function(model, task, painter.compute), dict, painter.compute, settings,
         None if folder is None else Checkpoints(folder),
     )  # fmt: skip
 
