@@ -49,7 +49,7 @@ def _trained_on(folder: Path) -> str:
     config, images = read_settings(run), run.config["data"]["images"]
     what = "images" if config.classes is None else " and ".join(f"{name}s" for name in config.classes)
     epochs = len(run.read_metrics())
-    return f"{images:,} {what if images > 1 else 'image'}, {epochs} epochs"
+    return f"{images:,} {what if images > 1 else 'image'}, {epochs} {'epochs' if epochs > 1 else 'epoch'}"
 
 
 def _cells(comparison: Comparison) -> list[str]:
