@@ -1,6 +1,7 @@
 """What do all protocols say of several runs, over several seeds, beside their controls?
 
-`pretint transfer` on runs that are there, such as those of benchmarks/transfer.py, as Markdown: a line for each run and protocol.
+`pretint transfer` on runs that are there, such as those of benchmarks/transfer.py, as Markdown: a line for each run, a column for
+each protocol: accuracies and their distance from random weights with the same input; and the linear probe's calibration error.
 Linear, ridge and kNN probes and few-shot read frozen features; `--finetune` trains the whole network with shares of the labels,
 beside training from scratch.
 
@@ -20,7 +21,7 @@ from tyro.conf import Positional
 
 from pretint.evaluation import Comparison, compare
 from pretint.evaluation.comparison import own_rows
-from pretint.evaluation.tables import encoder_name, percent_text, points_text
+from pretint.evaluation.tables import encoder_name, percent_text, signed
 from pretint.recipes import TransferConfig, transfer
 from pretint.recipes.transferring import PROBES, SHARES
 
@@ -60,34 +61,60 @@ def judged(options: Options) -> list[dict[str, Any]]:
             ceiling=options.supervised,
         )
     )
+    return own_and_controls(
+        {Path(folder).name: results["transfer"] for folder, results in outcome.results["runs"].items()}, options
+    )
+
+
+def own_and_controls(runs: dict[str, list[dict[str, Any]]], options: Options) -> list[dict[str, Any]]:
+    """Of what runs' folders hold, that which these options asked for."""
     rows, controls = [], {}
-    for folder, results in outcome.results["runs"].items():
-        found = [row for row in results["transfer"] if row["seed"] < options.seeds]
+    for run, results in runs.items():
+        found = [row for row in results if row["seed"] < options.seeds and _was_told(row, options)]
         inits = [row["init"] for row in own_rows(found)]
         init = "pretrained" if "pretrained" in inits else inits[0]  # a run of labels alone is judged as what it is
         own = [row for row in found if row["init"] == init]
-        rows += [row | {"run": Path(folder).name} for row in own]
+        rows += [row | {"run": run} for row in own]
         names = ("init", "sees", "protocol", "labels", "seed")
         controls |= {tuple(row[name] for name in names): row for row in found if row not in own}
     return [*rows, *controls.values()]
 
 
-def cells(line: Comparison) -> list[str]:
-    within = " ≈" if line.tone == "unclear" else ""
-    return [
-        f"{line.protocol_name}, {line.labels_name}",
-        encoder_name(line),
-        line.layer or "–",
-        percent_text(line.top1, line.top1_sd),
-        f"{points_text(line)}{within}",
-        percent_text(line.ece),
+def _was_told(row: dict[str, Any], options: Options) -> bool:
+    settings = row.get("settings")
+    return settings is not None and settings.get("grid", options.grid) == options.grid
+
+
+def as_table(lines: list[Comparison]) -> list[str]:
+    """A line for each encoder, the controls last; a column for each protocol."""
+    columns = list(dict.fromkeys((line.protocol_name, line.labels_name) for line in lines))
+    encoders = sorted({encoder_name(line): line.run is None for line in lines}.items(), key=lambda pair: pair[1])
+    found = {(encoder_name(line), line.protocol_name, line.labels_name): line for line in lines}
+    calibrated = columns[0]
+    body = [
+        [name, *(_cell(found.get((name, *column))) for column in columns), _calibration(found.get((name, *calibrated)))]
+        for name, _ in encoders
     ]
+    heads = [protocol if labels == "all labels" else f"{protocol}, {labels}" for protocol, labels in columns]
+    return table(["encoder", *heads, f"ECE, {calibrated[0]}"], body)
+
+
+def _cell(line: Comparison | None) -> str:
+    if line is None:
+        return "–"
+    unclear = " ≈" if line.tone == "unclear" else ""
+    points = "" if line.points is None else f" ({signed(line.points)}{unclear})"
+    return f"{percent_text(line.top1, line.top1_sd)}{points}"
+
+
+def _calibration(line: Comparison | None) -> str:
+    return "–" if line is None else percent_text(line.ece)
 
 
 def main(options: Options) -> None:
     lines = compare(judged(options))
     print(describe(), end="\n\n")
-    print("\n".join(table(["protocol", "encoder", "layer", "top-1", "points", "ECE"], map(cells, lines))))
+    print("\n".join(as_table(lines)))
 
 
 if __name__ == "__main__":
