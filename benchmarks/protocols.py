@@ -47,8 +47,8 @@ class Options:
     supervised: bool = False
 
 
-def judged(options: Options) -> list[dict[str, Any]]:
-    """The rows of all runs, each with its name, and each control once."""
+def judged(options: Options) -> dict[str, list[Comparison]]:
+    """The lines of each run, beside its own controls."""
     outcome = transfer(
         TransferConfig(
             runs=options.runs,
@@ -61,23 +61,17 @@ def judged(options: Options) -> list[dict[str, Any]]:
             ceiling=options.supervised,
         )
     )
-    return own_and_controls(
-        {Path(folder).name: results["transfer"] for folder, results in outcome.results["runs"].items()}, options
-    )
+    found = outcome.results["runs"].items()
+    return {Path(folder).name: lines_of(results["transfer"], options) for folder, results in found}
 
 
-def own_and_controls(runs: dict[str, list[dict[str, Any]]], options: Options) -> list[dict[str, Any]]:
-    """Of what runs' folders hold, that which these options asked for."""
-    rows, controls = [], {}
-    for run, results in runs.items():
-        found = [row for row in results if row["seed"] < options.seeds and _was_told(row, options)]
-        inits = [row["init"] for row in own_rows(found)]
-        init = "pretrained" if "pretrained" in inits else inits[0]  # a run of labels alone is judged as what it is
-        own = [row for row in found if row["init"] == init]
-        rows += [row | {"run": run} for row in own]
-        names = ("init", "sees", "protocol", "labels", "seed")
-        controls |= {tuple(row[name] for name in names): row for row in found if row not in own}
-    return [*rows, *controls.values()]
+def lines_of(rows: list[dict[str, Any]], options: Options) -> list[Comparison]:
+    """Of what a run's folder holds, that which these options asked for."""
+    rows = [row for row in rows if row["seed"] < options.seeds and _was_told(row, options)]
+    inits = [row["init"] for row in own_rows(rows)]
+    init = "pretrained" if "pretrained" in inits else inits[0]  # a run of labels alone is judged as what it is
+    own = [row for row in rows if row["init"] == init]
+    return compare([*own, *(row for row in rows if row not in own)])
 
 
 def _was_told(row: dict[str, Any], options: Options) -> bool:
@@ -85,18 +79,22 @@ def _was_told(row: dict[str, Any], options: Options) -> bool:
     return settings is not None and settings.get("grid", options.grid) == options.grid
 
 
-def as_table(lines: list[Comparison]) -> list[str]:
-    """A line for each encoder, the controls last; a column for each protocol."""
-    columns = list(dict.fromkeys((line.protocol_name, line.labels_name) for line in lines))
-    encoders = sorted({encoder_name(line): line.run is None for line in lines}.items(), key=lambda pair: pair[1])
-    found = {(encoder_name(line), line.protocol_name, line.labels_name): line for line in lines}
-    calibrated = columns[0]
-    body = [
-        [name, *(_cell(found.get((name, *column))) for column in columns), _calibration(found.get((name, *calibrated)))]
-        for name, _ in encoders
-    ]
+def as_table(runs: dict[str, list[Comparison]]) -> list[str]:
+    """A line for each encoder, then one for each control; a column for each protocol."""
+    columns = list(dict.fromkeys((line.protocol_name, line.labels_name) for lines in runs.values() for line in lines))
+    own, controls = [], {}
+    for run, lines in runs.items():
+        encoders = dict.fromkeys(encoder_name(line) for line in lines)
+        for name in encoders:
+            found = {(line.protocol_name, line.labels_name): line for line in lines if encoder_name(line) == name}
+            cells = [*(_cell(found.get(column)) for column in columns), _calibration(found.get(columns[0]))]
+            if all(line.points is None for line in found.values()):
+                controls.setdefault((name, *cells), []).append(run)  # runs of the same network and input share theirs
+            else:
+                own.append([f"{run}: {name}", *cells])
     heads = [protocol if labels == "all labels" else f"{protocol}, {labels}" for protocol, labels in columns]
-    return table(["encoder", *heads, f"ECE, {calibrated[0]}"], body)
+    shared = [[f"{name} (of {', '.join(names)})", *cells] for (name, *cells), names in controls.items()]
+    return table(["encoder", *heads, f"ECE, {columns[0][0]}"], [*own, *shared])
 
 
 def _cell(line: Comparison | None) -> str:
@@ -112,9 +110,9 @@ def _calibration(line: Comparison | None) -> str:
 
 
 def main(options: Options) -> None:
-    lines = compare(judged(options))
+    runs = judged(options)
     print(describe(), end="\n\n")
-    print("\n".join(as_table(lines)))
+    print("\n".join(as_table(runs)))
 
 
 if __name__ == "__main__":
