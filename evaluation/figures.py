@@ -133,9 +133,11 @@ def depth_curves(
                         markersize=5,
                         fillstyle=_FILL[look[1]],
                     )
-        axis.set_xticks(range(len(layers)), [plain_label(layer, 16) for layer in layers])
+        names = [plain_label(layer, 16) for layer in layers]
+        crowded = sum(map(len, names)) > _ROOM_FOR_LAYERS
+        axis.set_xticks(range(len(layers)), names, **(_SLANTED if crowded else {}))
         axis.set_ylabel("top-1, %")
-        _legend_below(axis, _names(kinds), _INITS[: 3 if supervised else 2], "layer")
+        _legend_below(axis, _names(kinds), _INITS[: 3 if supervised else 2], "layer", 0.42 if crowded else 0.17)
         return _svg(figure, prefix, f"Accuracy by layer: {title}")
 
 
@@ -180,6 +182,8 @@ def label_curves(
 _INITS = ("pretrained", "random weights", "supervised")
 _LINES = ("-", "--", ":")
 _FILL: dict[str, Any] = {"-": "full", "--": "none", ":": "left"}
+_ROOM_FOR_LAYERS = 56  # letters along the axis of a chart by depth
+_SLANTED: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
 _HYPERCOLUMN = "hypercolumn"  # what probes call all layers side by side
 
 
@@ -231,7 +235,7 @@ def confusion_matrix(
         axis.set_xlabel("predicted")
         axis.set_ylabel("true")
         if size <= 20:
-            axis.set_xticks(range(size), names, rotation=45, ha="right", rotation_mode="anchor")
+            axis.set_xticks(range(size), names, **_SLANTED)
             axis.set_yticks(range(size), names)
             _write_cells(axis, shares)
         return _svg(figure, prefix, "Confusion matrix, per cent of each true class")
@@ -250,8 +254,11 @@ def _stacked(count: int, height: float) -> tuple[Figure, list[Axes]]:
     return figure, list(axes[:, 0])
 
 
-def _legend_below(axis: Axes, names: Sequence[str], styles: Sequence[str], xlabel: str) -> None:
-    """One entry a run, and what solid and dashed mean; below the axes it hides nothing, however many runs there are."""
+def _legend_below(axis: Axes, names: Sequence[str], styles: Sequence[str], xlabel: str, gap: float = 0.17) -> None:
+    """One entry a run, and what solid and dashed mean; below the axes it hides nothing, however many runs there are.
+
+    `gap` leaves room for the axis, as a share of the axes' height.
+    """
     axis.set_xlabel(xlabel)
     lines = zip(_LINES, styles, strict=False)
     handles = [Line2D([], [], color=_INK, linestyle=line, label=what) for line, what in lines]
@@ -261,9 +268,9 @@ def _legend_below(axis: Axes, names: Sequence[str], styles: Sequence[str], xlabe
     columns = 2 if max(map(len, names), default=0) <= 30 else 1
     figure = axis.figure
     assert isinstance(figure, Figure)
-    figure.set_figheight(figure.get_figheight() + 0.2 * -(-len(handles) // columns))
+    figure.set_figheight(figure.get_figheight() + 0.2 * -(-len(handles) // columns) + 4 * (gap - 0.17))
     axis.legend(
-        handles=handles, loc="upper left", bbox_to_anchor=(-0.05, -0.17), ncols=columns, fontsize=9, borderaxespad=0
+        handles=handles, loc="upper left", bbox_to_anchor=(-0.05, -gap), ncols=columns, fontsize=9, borderaxespad=0
     )
 
 
@@ -271,7 +278,15 @@ def _svg(figure: Figure, prefix: str, title: str) -> str:
     """The figure as an SVG element for a page: ids of its own, the page's text colour, a transparent background."""
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": prefix}):  # the same figure is the same text
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        # tight: a legend that needs more room than was reckoned makes the figure longer instead of being cut
+        figure.savefig(
+            buffer,
+            format="svg",
+            transparent=True,
+            metadata={"Date": None, "Creator": None},
+            bbox_inches="tight",
+            pad_inches=0.05,
+        )
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)

@@ -21,7 +21,8 @@ class ReportRun:
     sample: the same keys for half of each, worst first, and `delta_e2000`, the mean difference of every picture of the
     sample. `palette` holds the colours (k, 3), uint8, behind the confusion of labels. `embedding` is a map of the test
     pictures: `points` (n, 2), `labels` (n,) with -1 for none, `class_names`, `thumbnails` uint8 (n, 3, s, s) and
-    `layer`. `folder` is the run folder as commands name it, where that is not `name`.
+    `layer`. `folder` is the run folder as commands name it, where that is not `name`; `paints` is false where the task paints
+    nothing.
     """
 
     name: str
@@ -33,6 +34,7 @@ class ReportRun:
     palette: Any = None
     embedding: Mapping[str, Any] | None = None
     folder: str | None = None
+    paints: bool = True
 
     @property
     def transfer(self) -> list[Mapping[str, Any]]:

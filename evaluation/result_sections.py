@@ -93,10 +93,14 @@ def _transfer_row(line: Comparison) -> dict[str, Any]:
 
 
 def _together(names: Sequence[str]) -> str:
-    """Whose a shared control is: the runs' names, or how many."""
-    return ", ".join(names) if len(names) <= 3 else f"{len(names)} runs"
+    """Whose a shared control is: the runs' names, while a legend has room for them, or how many."""
+    joined = ", ".join(names)
+    if len(names) > 3:
+        return f"{len(names)} runs"
+    return joined if len(names) == 1 or len(joined) <= _ROOM else f"{names[0]} and {len(names) - 1} more"
 
 
+_ROOM = 40  # letters
 _SEES = ": "  # between a curve's run and what its encoder sees
 Curves = dict[str, dict[str, float]]
 Shares = dict[str, dict[float, tuple[float, float | None]]]

@@ -10,6 +10,7 @@ import numpy as np
 from tyro.conf import Positional
 
 from ..evaluation import ReportRun, comparison_notes, transfer_table, write_report
+from ..pretext import TASKS
 from ..runtime.device import Compute
 from ..runtime.errors import ArgumentError, RunFolderError
 from ..runtime.npz import NPZ_DAMAGE, open_npz
@@ -88,7 +89,13 @@ def _report_run(folder: RunFolder, all_runs: list[RunFolder]) -> ReportRun:
         palette=read_palette(folder).colours().numpy() if folder.palette.is_file() else None,
         embedding=read_embedding(folder),
         folder=str(folder.path),
+        paints=_paints(str(settings.get("task"))),
     )
+
+
+def _paints(task: str) -> bool:
+    """Whether a task, or one of a combination, paints; of one that somebody else has registered nothing is known."""
+    return any(name not in TASKS or hasattr(TASKS[name], "paint") for name in task.split("+"))
 
 
 def _pictures(folder: RunFolder) -> dict[str, Any] | None:

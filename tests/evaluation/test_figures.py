@@ -156,3 +156,14 @@ def test_a_supervised_control_is_a_line_of_its_own_in_the_colour_of_its_run():
     assert "supervised" in texts(svg)
     assert "supervised" not in texts(without)
     assert "#d9661f" not in svg  # the second run's colour
+
+
+@pytest.mark.parametrize("runs", [1, 12])
+def test_every_entry_of_the_legend_lies_in_the_picture_below_layers_that_need_much_room(runs):
+    layers = [f"stage{i}" for i in range(4)] + [f"stage{i}/2x2" for i in range(4)] + ["hypercolumn", "hypercolumn/2x2"]
+    series = {f"a-run-with-a-rather-long-name-{k}": {layer: 0.5 for layer in layers} for k in range(runs)}
+    svg = ElementTree.fromstring(depth_curves(series, supervised=series))
+    height = float(svg.attrib["viewBox"].split()[3])
+    places = {e.text: float(e.attrib["y"]) for e in svg.iter("{http://www.w3.org/2000/svg}text") if "y" in e.attrib}
+    assert 0 < places[f"a-run-with-a-rather-long-name-{runs - 1}"] < height
+    assert any("rotate(-45" in e.attrib.get("transform", "") for e in svg.iter("{http://www.w3.org/2000/svg}text"))
