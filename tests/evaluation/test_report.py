@@ -305,3 +305,12 @@ def test_an_answer_that_labels_helped_says_so():
     page = Page(render_report([ReportRun("a", results={"transfer": rows})]))
     answer = page.text[: page.text.index("What they paint", page.text.index("Did the pretext help?"))]
     assert f"leaks {leaks}" in answer
+
+
+def test_of_a_task_that_paints_nothing_no_painting_is_asked_for():
+    silent = ReportRun("runs/contrast", {"task": "contrast", "data": "cifar10"}, paints=False)
+    asked = ReportRun("runs/palette", {"task": "palette", "data": "cifar10"})
+    page = Page(render_report([silent, asked])).text
+    assert "runs/contrast: its task paints nothing." in page
+    assert "pretint evaluate runs/contrast" not in page
+    assert "pretint evaluate runs/palette" in page
