@@ -161,7 +161,7 @@ def test_a_supervised_control_is_a_line_of_its_own_in_the_colour_of_its_run():
 @pytest.mark.parametrize("runs", [1, 12])
 def test_every_entry_of_the_legend_lies_in_the_picture_below_layers_that_need_much_room(runs):
     layers = [f"stage{i}" for i in range(4)] + [f"stage{i}/2x2" for i in range(4)] + ["hypercolumn", "hypercolumn/2x2"]
-    series = {f"a-run-with-a-rather-long-name-{k}": {layer: 0.5 for layer in layers} for k in range(runs)}
+    series = {f"a-run-with-a-rather-long-name-{k}": dict.fromkeys(layers, 0.5) for k in range(runs)}
     svg = ElementTree.fromstring(depth_curves(series, supervised=series))
     height = float(svg.attrib["viewBox"].split()[3])
     places = {e.text: float(e.attrib["y"]) for e in svg.iter("{http://www.w3.org/2000/svg}text") if "y" in e.attrib}

@@ -99,14 +99,12 @@ def test_one_table_names_runs_protocols_spread_and_mistakes(judged, capsys: pyte
         assert words in shown
     line = next(line for line in shown.splitlines() if "first: pretrained" in line)
     assert "±" in line
-    assert [line.partition(":")[0] for line in outcome.lines] == [
-        *(
-            f"{what} (linear probe of {run})"
-            for run in ("first", "second")
-            for what in ("Most confused", "Right by class")
-        ),
-        "first − second",
+    *mistakes, (difference, points) = [line.split(":", 1) for line in outcome.lines]
+    assert [title for title, _ in mistakes] == [
+        f"{what} (linear probe of {run})" for run in ("first", "second") for what in ("Most confused", "Right by class")
     ]
+    assert difference in ("first − second", "second − first")  # the better one goes first
+    assert points.lstrip().startswith(("+", "0.0"))
     json.dumps(outcome.results, allow_nan=False)
 
 
