@@ -21,6 +21,8 @@ from ..runtime.pictures import to_rgb_image
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
 MAX_PIXELS = 50_000_000
+# How pictures become square; whoever changes what decode_image does with sizes changes this name too, and packs are made anew.
+RESIZE_RULE = "centre square, bicubic, antialiased"
 MAX_FILE_BYTES = 64 * 2**20
 
 _ORIENTATION_TAG = 0x0112
@@ -72,11 +74,7 @@ def decode_quietly(
     Nothing is lost with them: our own limit is lower than the one Pillow warns at, and is checked before anything is
     decoded.
     """
-    content = _read_file(source, max_bytes) if isinstance(source, Path) else source
-    if not content:
-        raise BrokenImageError("the file is empty")
-    if len(content) > max_bytes:
-        raise BrokenImageError(f"the file has {len(content)} bytes, over the limit of {max_bytes}")
+    content = read_content(source, max_bytes)
     try:
         picture = _upright_rgb(content, size, max_pixels)
     except BrokenImageError:
@@ -88,6 +86,20 @@ def decode_quietly(
     except Exception as error:
         raise BrokenImageError(f"cannot be decoded ({type(error).__name__}: {str(error)[:100]})") from error
     return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))
+
+
+def read_content(source: bytes | Path, max_bytes: int = MAX_FILE_BYTES) -> bytes:
+    """A picture file's content.
+
+    Raises:
+        BrokenImageError: it is empty, larger than allowed, no regular file, or can't be read.
+    """
+    content = _read_file(source, max_bytes) if isinstance(source, Path) else source
+    if not content:
+        raise BrokenImageError("the file is empty")
+    if len(content) > max_bytes:
+        raise BrokenImageError(f"the file has {len(content)} bytes, over the limit of {max_bytes}")
+    return content
 
 
 def fit_pictures(images: Num[Tensor, "n 3 h w"], size: int) -> Num[Tensor, "n 3 size size"]:
