@@ -11,7 +11,8 @@ from typing import Any
 from ._version import __version__
 from .runtime.errors import PretintError, UnknownNameError
 
-# verb: (config, function, what it does); the recipe is imported only when its verb is called
+# verb: (config, function, what it does); the recipe is imported only when its verb is called. A verb of two words belongs to the
+# group that its first one names.
 VERBS: dict[str, tuple[str, str, str]] = {
     "demo": ("DemoConfig", "demo", "pretrain on generated scenes, probe, and write a report: the whole way in minutes"),
     "pretrain": ("PretrainConfig", "pretrain", "teach an encoder by colourization"),
@@ -32,6 +33,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
         "write an encoder as ONNX, torch.export program, timm's folder or bare weights",
     ),
     "push": ("PushConfig", "push", "upload a run's encoder to a model hub"),
+    "data pack": ("PackConfig", "pack", "decode images once, into files that training reads as a memory map"),
     "runs": ("RunsConfig", "runs", "list runs with their task, data and accuracies"),
     "backbones": ("BackbonesConfig", "backbones", "list encoders"),
     "presets": ("PresetsConfig", "presets", "list presets: published systems, and the best recipe found here"),
@@ -49,7 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"pretint {__version__}")
         return 0
     try:
-        return _run(words[0], words[1:])
+        verb, options = _verb(words)
+        if verb is None:
+            print(_help(words[0]))
+            return 0
+        return _run(verb, options)
     except PretintError as error:
         print(f"pretint: {error}", file=sys.stderr)
         return 2
@@ -67,9 +73,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
 
+def _verb(words: list[str]) -> tuple[str | None, list[str]]:
+    """The verb, of one word or two, and its options; None where only a group is named."""
+    group = [verb for verb in VERBS if verb.startswith(f"{words[0]} ")]
+    if not group:
+        if words[0] not in VERBS:
+            raise UnknownNameError("verb", words[0], VERBS)
+        return words[0], words[1:]
+    if words[1:] in ([], ["-h"], ["--help"]):
+        return None, []
+    verb = " ".join(words[:2])
+    if verb not in group:
+        raise UnknownNameError("verb", verb, group)
+    return verb, words[2:]
+
+
 def _run(verb: str, words: list[str]) -> int:
-    if verb not in VERBS:
-        raise UnknownNameError("verb", verb, VERBS)
     import tyro
 
     from . import recipes
@@ -101,9 +120,13 @@ def _show(outcome: Any, as_json: bool) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _help() -> str:
-    width = max(map(len, VERBS))
-    verbs = "\n".join(f"  {verb:{width}}  {sentence}" for verb, (_, _, sentence) in VERBS.items())
+def _help(group: str = "") -> str:
+    """All verbs, or those of a group."""
+    shown = {
+        verb: sentence for verb, (_, _, sentence) in VERBS.items() if verb.startswith(f"{group} " if group else "")
+    }
+    width = max(map(len, shown))
+    verbs = "\n".join(f"  {verb:{width}}  {sentence}" for verb, sentence in shown.items())
     return (
         f"pretint {__version__}: pretrain image encoders by colourization\n\nusage: pretint VERB [options]\n\n{verbs}\n\n"
         "pretint VERB --help lists a verb's options; --json prints results for programs."

@@ -201,7 +201,10 @@ def _list_tar(path: Path, mtime_ns: int, size: int) -> Listing:
 
 
 def why_refused(member: tarfile.TarInfo) -> str | None:
-    """The reason for which a member is not read, or None. Nothing is written to disk, so no member can do harm; these are refused because no honest data set has them."""
+    """The reason for which a member is not read, or None.
+
+    Nothing is written to disk, so no member can do harm; these are refused because no honest data set has them.
+    """
     if member.name.startswith(("/", "\\")) or ".." in PurePosixPath(member.name).parts or "\0" in member.name:
         return "its path leads out of the archive"
     if not member.isreg() or member.issparse():

@@ -129,7 +129,9 @@ def read_index(folder: Path) -> PackIndex:
             raise ValueError("its checksum is wrong")
         index = _parsed(content)
     except (RunFolderError, OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise DataError(f"data: the index {str(path)!r} is damaged ({error}); restore the file, or pack anew.") from error
+        raise DataError(
+            f"data: the index {str(path)!r} is damaged ({error}); restore the file, or pack anew."
+        ) from error
     for split, part in index.splits.items():
         _check_sizes(folder, split, part, index.image_size)
     return index

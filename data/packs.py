@@ -45,7 +45,9 @@ class MappedShards:
         self._starts = self._ends - counts
         self._maps = [_mapped(folder / shard.file) for shard in shards]
         self._shards = [_as_tensor(memory, torch.uint8).view(-1, 3, size, size) for memory in self._maps]
-        self._advises = hasattr(mmap, "MADV_WILLNEED") and sum(map(len, self._maps)) > _CACHED_SHARE * _physical_memory()
+        self._advises = (
+            hasattr(mmap, "MADV_WILLNEED") and sum(map(len, self._maps)) > _CACHED_SHARE * _physical_memory()
+        )
         if self._advises:
             for memory in self._maps:
                 memory.madvise(mmap.MADV_RANDOM)
@@ -78,7 +80,9 @@ class MappedShards:
             self._maps[number].madvise(mmap.MADV_WILLNEED, start, (row + 1) * bytes_each - start)
 
 
-def open_pack(folder: Path, splits: Sequence[str], split: str, size: int, *, unlabelled: bool, max_broken: float) -> StreamedSource:
+def open_pack(
+    folder: Path, splits: Sequence[str], split: str, size: int, *, unlabelled: bool, max_broken: float
+) -> StreamedSource:
     """The pictures of a pack's splits, one after the other.
 
     Args:

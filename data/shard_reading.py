@@ -116,7 +116,9 @@ class TarPictures:
                 return torch.from_numpy(decode_quietly(self._content(candidate), self.image_size))
             except BrokenImageError as error:
                 self._count(candidate, str(error))
-        raise DataError(f"data: no picture behind number {row} of {self._paths[0].parent} can be read; mend the shards.")
+        raise DataError(
+            f"data: no picture behind number {row} of {self._paths[0].parent} can be read; mend the shards."
+        )
 
     def _content(self, row: int) -> bytes:
         path, (offset, size) = self._shard_of(row), self._places[row].tolist()
@@ -147,7 +149,14 @@ class TarPictures:
 
 
 def open_shards(
-    folder: Path, splits: Sequence[str], split: str, size: int, *, unlabelled: bool, max_broken: float, root: Path | None
+    folder: Path,
+    splits: Sequence[str],
+    split: str,
+    size: int,
+    *,
+    unlabelled: bool,
+    max_broken: float,
+    root: Path | None,
 ) -> StreamedSource:
     """The pictures of a folder of tar shards, which must not be compressed.
 
@@ -258,6 +267,8 @@ def _listed(path: Path, unlabelled: bool) -> tuple[Path, ShardListing]:
 
 def _check_sizes(path: Path, listing: ShardListing) -> None:
     """A shard cut short inside its last picture has headers as good as any."""
-    end = max((offset + size for offset, size in (e.place for e in listing.entries if isinstance(e.place, tuple))), default=0)
+    end = max(
+        (offset + size for offset, size in (e.place for e in listing.entries if isinstance(e.place, tuple))), default=0
+    )
     if end > path.stat().st_size:
         raise DataError(f"data: the shard {str(path)!r} ends inside a picture; restore it.")

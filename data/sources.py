@@ -11,7 +11,12 @@ from .binaries import BINARY_SPECS, read_binary
 from .downloads import cache_root
 from .folders import is_tar, list_files, read_files
 from .layout import splits_of
+from .pack_index import is_pack
+from .packs import open_pack, pack_splits
 from .reading import check_max_broken
+from .shard_reading import open_shards
+from .shards import find_shards
+from .streams import StreamedSource
 from .tensors import ImageSource, TensorSource, concatenate
 from .toy import make_toy
 
@@ -33,15 +38,17 @@ def open_source(
     toy_size: int | None = None,
     seed: int = 0,
 ) -> ImageSource:
-    """Open pictures by name or path, resized and cropped to `image_size` once, as one uint8 tensor.
+    """Open pictures by name or path, resized and cropped to `image_size`: once, as one uint8 tensor, unless they stay in files.
+
+    Those of a pack are read from its files as they are wanted, and those of a folder of tar shards decoded too.
 
     Args:
         spec: "toy", "cifar10", "cifar100", "stl10", a registered name, or the path of a folder, of a .tar / .tar.gz /
-            .tar.xz of such a folder, or of an .npz. A name goes before a path: write ./toy for a folder that is called
-            so.
+            .tar.xz of such a folder, of an .npz, of a pack, or of a folder of tar shards. A name goes before a path: write
+            ./toy for a folder that is called so.
         split: "train", "test" or "all" (the splits there are, one after the other). Folders: sub-folders train/ and
             test/ (or val/) are the splits, else all is "train".
-        root: where downloads are kept (see :func:`cache_root`).
+        root: where downloads and the indices of tar shards are kept (see :func:`cache_root`).
         image_size: side in pixels.
         unlabelled: leave labels out; a folder may then have any shape, and stl10's "train" is its 100,000 unlabelled
             pictures.
@@ -51,7 +58,7 @@ def open_source(
 
     Raises:
         UnknownNameError: neither a name nor a path that exists, or no such split.
-        DataError: missing, empty or damaged data, no such split in it, or too many broken files.
+        DataError: missing, empty or damaged data, no such split in it, too many broken files, or a pack of another size.
         ArgumentError: a size below 1, or `max_broken` outside [0, 1].
 
     >>> open_source("toy", "test", toy_size=50)
@@ -62,10 +69,17 @@ def open_source(
     if image_size < 1:
         raise ArgumentError(f"image_size: got {image_size}; a picture has at least 1 pixel a side.")
     check_max_broken(max_broken)
-    name, path = _resolve(spec)
+    name, path = resolve(spec)
     if name in _registered:
         source = _registered[name][0](split, image_size=image_size, root=cache_root(root), seed=seed)
-        return source.unlabelled() if unlabelled and isinstance(source, TensorSource) else source
+        return source.unlabelled() if unlabelled and isinstance(source, TensorSource | StreamedSource) else source
+
+    if path is not None and path.is_dir():
+        splits = available_splits(spec, root) if split == "all" else (split,)
+        if is_pack(path):
+            return open_pack(path, splits, split, image_size, unlabelled=unlabelled, max_broken=max_broken)
+        if find_shards(path):
+            return open_shards(path, splits, split, image_size, unlabelled=unlabelled, max_broken=max_broken, root=root)
 
     def one(which: str) -> TensorSource:
         if name == "toy":
@@ -89,12 +103,16 @@ def available_splits(spec: str | Path, root: Path | None = None) -> tuple[str, .
     Raises:
         UnknownNameError, DataError: as :func:`open_source`.
     """
-    name, path = _resolve(spec)
+    name, path = resolve(spec)
     if name in _registered:
         return _registered[name][1]
     if name is not None:
         return ("train", "test")
     assert path is not None
+    if path.is_dir() and is_pack(path):
+        return pack_splits(path)
+    if path.is_dir() and (shards := find_shards(path)):
+        return tuple(shards)
     return array_splits(path) if path.suffix.lower() == ".npz" else tuple(splits_of(list_files(path)))
 
 
@@ -119,8 +137,12 @@ def source_names() -> tuple[str, ...]:
     return (*SOURCES, *_registered)
 
 
-def _resolve(spec: str | Path) -> tuple[str | None, Path | None]:
-    """A known name, or a path that exists and is of a kind that can be read."""
+def resolve(spec: str | Path) -> tuple[str | None, Path | None]:
+    """A known name, or a path that exists and is of a kind that can be read.
+
+    Raises:
+        UnknownNameError, DataError: it is neither.
+    """
     if str(spec) in source_names() and not isinstance(spec, Path):
         return str(spec), None
     path = Path(spec).expanduser()

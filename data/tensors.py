@@ -188,7 +188,9 @@ def is_grey(source: ImageSource) -> bool:
     >>> is_grey(TensorSource(torch.full((3, 3, 8, 8), 7, dtype=torch.uint8)))
     True
     """
-    ids = torch.linspace(0, len(source) - 1, min(len(source), _GREY_SAMPLE), dtype=torch.float64).round().to(torch.int64)
+    ids = (
+        torch.linspace(0, len(source) - 1, min(len(source), _GREY_SAMPLE), dtype=torch.float64).round().to(torch.int64)
+    )
     for part in ids.split(256):
         rgb = source.gather(part)
         if not bool((rgb[:, :2] == rgb[:, 1:]).all()):

@@ -37,7 +37,7 @@ def test_runs_does_without_torch(tmp_path: Path):
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_explains_its_options(verb: str, capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as stop:
-        main([verb, "--help"])
+        main([*verb.split(), "--help"])
     assert stop.value.code == 0
     printed = capsys.readouterr().out
     assert "--json" in printed
