@@ -6,7 +6,7 @@ import hashlib
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int64, UInt8
@@ -21,6 +21,7 @@ _CHUNK = 4096
 _GPU_SHARE = 0.5
 
 
+@runtime_checkable
 class Reader(Protocol):
     """Pictures in files, by row 0 … n − 1.
 
