@@ -43,8 +43,8 @@ from .streams import StreamedSource
 from .tensors import content_fingerprints
 from .workers import in_processes, usable_cores
 
-# Up to this size a pack has the fingerprint of the same pictures in memory, so that runs go on and caches are found; to read more
-# again would take too long, and nobody has it in memory.
+# Up to this size a pack has the fingerprint of the same pictures in memory, so that cached features are found; to read more again
+# would take too long, and nobody has it in memory.
 _MOST_HASHED = 4 * 2**30
 _EXPANDED = ".expanded.tar"
 _SPARE = 1.01
