@@ -41,11 +41,12 @@ from .packs import MappedShards
 from .reading import check_max_broken, stop_if_too_broken
 from .streams import StreamedSource
 from .tensors import content_fingerprints
-from .workers import in_processes, usable_cores
+from .workers import FEWEST_FILES, in_processes, usable_cores
 
 # Up to this size a pack has the fingerprint of the same pictures in memory, so that cached features are found; to read more again
 # would take too long, and nobody has it in memory.
 _MOST_HASHED = 4 * 2**30
+_FEWEST = 1000  # pictures; fewer are decoded before another process has started
 _EXPANDED = ".expanded.tar"
 _SPARE = 1.01
 
@@ -111,7 +112,7 @@ def make_pack(
         unlabelled: leave labels out; a folder may then have any shape.
         deduplicate: of files with equal content keep one, in the test split if one is there.
         max_broken: the share of broken files, in 0…1, at which packing goes on.
-        workers: processes; None: one for each core. Data that is decoded already is written by this one.
+        workers: processes; None: one for each core, if there is enough to do. Data that is decoded already is written by this one.
         shard_bytes: about how large a file of pictures becomes; a tar shard becomes one file whatever its size.
         progress: called with what is being done, and how many pictures of how many have been.
 
@@ -129,7 +130,7 @@ def make_pack(
     if (folder / INDEX).is_file():
         return _already(folder, plan)
     _check_folder(folder, plan)
-    workers = 1 if plan.in_memory else workers or usable_cores()
+    workers = 1 if plan.in_memory else workers
     jobs = {
         f"{split}-{number:05d}": Job(unit, split, f"{split}-{number:05d}", folder, image_size)
         for split, units in plan.units.items()
@@ -137,13 +138,13 @@ def make_pack(
     }
     refused = {split: list(lines) for split, lines in plan.refused.items()}
     work = _Work(plan, folder, image_size, max_broken, jobs, refused)
-    _look_ahead(work, deduplicate, workers, progress)
+    _look_ahead(work, deduplicate, workers or (usable_cores() if len(jobs) >= FEWEST_FILES else 1), progress)
     work.done = {name: done for name, job in work.jobs.items() if (done := done_before(job)) is not None}
     _check_room(work)
     with _cleaned(folder):
         write_json(folder / PLAN, {"format": FORMAT, "format_version": FORMAT_VERSION, "plan": plan.digest})
         _expand(work)
-        _decode(work, workers, progress)
+        _decode(work, workers or (usable_cores() if sum(work.files.values()) >= _FEWEST else 1), progress)
         return _finished(work, progress)
 
 

@@ -31,11 +31,10 @@ from .pack_index import json_digest
 from .reading import check_max_broken, stop_if_too_broken
 from .shards import ShardListing, find_shards, list_shard
 from .streams import StreamedSource
-from .workers import in_processes, usable_cores
+from .workers import FEWEST_FILES, in_processes, usable_cores
 
 _INDEX_VERSION = 1
 _PART = 8
-_FEWEST_FOR_PROCESSES = 64
 _MOST_TRIED = 1000
 _NAMED = 10
 
@@ -238,7 +237,7 @@ def _digest(tensors: dict[str, Tensor]) -> str:
 
 def _made(paths: list[Path], unlabelled: bool) -> tuple[dict[str, Tensor], tuple[str, ...], str]:
     """Reads the headers of all shards; in several processes where there are many."""
-    workers = usable_cores() if len(paths) >= _FEWEST_FOR_PROCESSES else 1
+    workers = usable_cores() if len(paths) >= FEWEST_FILES else 1
     list_one = functools.partial(_listed, unlabelled=unlabelled)
     listings = dict(in_processes(list_one, paths, workers))
     places, labels, starts = [], [], [0]

@@ -14,6 +14,9 @@ from typing import TypeVar
 
 from ..runtime.errors import DataError
 
+# Archives, say, to list: fewer are listed before another process has started.
+FEWEST_FILES = 16
+
 _stop: Event | None = None  # of this process, if it is a worker
 
 Task = TypeVar("Task")
