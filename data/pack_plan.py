@@ -12,7 +12,7 @@ from ..runtime.errors import DataError
 from .folders import is_tar, list_files
 from .images import RESIZE_RULE
 from .layout import part_of, splits_of
-from .pack_index import json_digest
+from .pack_index import is_pack, json_digest
 from .pack_units import FileUnit, RowsUnit, ShardUnit, Unit
 from .shards import find_shards
 from .sources import available_splits, open_source, resolve
@@ -71,6 +71,8 @@ def plan_pack(
     """
     settings = [image_size, RESIZE_RULE, unlabelled, deduplicate, pictures_each]
     name, path = resolve(spec)
+    if path is not None and is_pack(path):
+        raise DataError(f"data: {str(path)!r} is a pack already; give the data that it was made of.")
     if path is not None and path.is_dir() and (shards := find_shards(path)):
         return _plan_shards(path, shards, unlabelled, settings)
     if path is not None and (path.is_dir() or is_tar(path)):
@@ -135,8 +137,6 @@ def _plan_rows(
     fingerprints, names = [], None
     for split in available_splits(spec, root):
         source = open_source(spec, split, root, image_size=image_size, unlabelled=unlabelled)
-        if getattr(source, "streams", False):
-            raise DataError(f"data: {str(spec)!r} is a pack already; give the data that it was made of.")
         name, names = source.name, source.class_names
         fingerprints.append((split, source.fingerprint))
         units[split] = [RowsUnit(source, ids) for ids in torch.arange(len(source)).split(pictures_each)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import torch
 from .._version import __version__
 from ..runtime.errors import ArgumentError, DataError, RunFolderError
 from ..runtime.files import read_json, write_atomically, write_json
+from .duplicates import repeated
 from .folders import open_tar_stream
 from .images import RESIZE_RULE
 from .pack_index import (
@@ -39,6 +40,7 @@ from .pack_plan import PackPlan, plan_pack
 from .pack_units import PARTS, Done, FileUnit, Job, count, digests, done_before, pack
 from .packs import MappedShards
 from .reading import check_max_broken, stop_if_too_broken
+from .selections import all_ids
 from .streams import StreamedSource
 from .tensors import content_fingerprints
 from .workers import FEWEST_FILES, in_processes, usable_cores
@@ -49,6 +51,7 @@ _MOST_HASHED = 4 * 2**30
 _FEWEST = 1000  # pictures; fewer are decoded before another process has started
 _EXPANDED = ".expanded.tar"
 _SPARE = 1.01
+_CHUNK = 4096
 
 Progress = Callable[[str, int, int], object]
 
@@ -59,9 +62,9 @@ class _Work:
 
     Attributes:
         jobs: by the name of the file each becomes, split by split and in order.
-        refused: members of archives that are not read, by split.
+        broken: what was not read so far, by split: members of archives that are refused, then files that can't be decoded.
         duplicates: how many files were dropped, by split.
-        files: how many pictures each split's jobs have, by split.
+        files: how many files each split has, refused ones too and duplicates not, by split.
         done: by the name of the file.
     """
 
@@ -70,7 +73,7 @@ class _Work:
     image_size: int
     max_broken: float
     jobs: dict[str, Job]
-    refused: dict[str, list[str]]
+    broken: dict[str, list[str]]
     duplicates: dict[str, int] = field(default_factory=dict)
     files: dict[str, int] = field(default_factory=dict)
     done: dict[str, Done] = field(default_factory=dict)
@@ -81,12 +84,17 @@ class _Work:
     def done_of(self, split: str) -> list[Done]:
         return [self.done[job.file] for job in self.jobs_of(split) if job.file in self.done]
 
-    def broken(self, split: str) -> list[str]:
-        return [*self.refused[split], *(line for done in self.done_of(split) for line in done.broken)]
+    def record(self, done: Done) -> None:
+        """Takes note of a job that is done.
 
-    def check_broken(self, split: str) -> None:
-        broken = self.broken(split)
-        stop_if_too_broken(broken, self.files[split] + len(self.refused[split]), self.plan.where, self.max_broken)
+        Raises:
+            DataError: by now too many files of its split are broken.
+        """
+        name = Path(done.file).stem
+        self.done[name] = done
+        split = self.jobs[name].split
+        self.broken[split] += done.broken
+        stop_if_too_broken(self.broken[split], self.files[split], self.plan.where, self.max_broken)
 
 
 def make_pack(
@@ -137,9 +145,11 @@ def make_pack(
         for number, unit in enumerate(units)
     }
     refused = {split: list(lines) for split, lines in plan.refused.items()}
-    work = _Work(plan, folder, image_size, max_broken, jobs, refused)
+    work = _Work(plan, folder, image_size, max_broken, jobs, broken=refused)
     _look_ahead(work, deduplicate, workers or (usable_cores() if len(jobs) >= FEWEST_FILES else 1), progress)
-    work.done = {name: done for name, job in work.jobs.items() if (done := done_before(job)) is not None}
+    for job in jobs.values():
+        if (done := done_before(job)) is not None:
+            work.record(done)
     _check_room(work)
     with _cleaned(folder):
         write_json(folder / PLAN, {"format": FORMAT, "format_version": FORMAT_VERSION, "plan": plan.digest})
@@ -182,15 +192,16 @@ def _look_ahead(work: _Work, deduplicate: bool, workers: int, progress: Progress
         work.duplicates[split] = 0
     if deduplicate:
         _drop_duplicates(work, workers, progress)
-    counts = {}
-    for name, pictures, refused in in_processes(count, work.jobs.values(), workers if work.plan.slow_to_count else 1):
-        counts[name] = pictures
-        work.refused[work.jobs[name].split] += refused
     for split in work.plan.units:
-        work.files[split] = sum(counts[job.file] for job in work.jobs_of(split))
-        if not work.files[split] + len(work.refused[split]):
+        work.files[split] = len(work.broken[split])
+    for name, pictures, refused in in_processes(count, work.jobs.values(), workers if work.plan.slow_to_count else 1):
+        split = work.jobs[name].split
+        work.files[split] += pictures + len(refused)
+        work.broken[split] += refused
+    for split, files in work.files.items():
+        if not files:
             raise DataError(f"data: {work.plan.where} holds no picture ({split}); needed is at least one.")
-        work.check_broken(split)
+        stop_if_too_broken(work.broken[split], files, work.plan.where, work.max_broken)
 
 
 def _drop_duplicates(work: _Work, workers: int, progress: Progress) -> None:
@@ -200,14 +211,7 @@ def _drop_duplicates(work: _Work, workers: int, progress: Progress) -> None:
     for name, part in in_processes(digests, [work.jobs[name] for name in names], workers):
         found[name] = part
         progress("looking for duplicates", len(found), len(names))
-    halves = np.concatenate([found[name] for name in names]).view(np.uint64)  # (n, 2)
-    order = np.lexsort((halves[:, 1], halves[:, 0]))  # stable: of equal ones the first comes first
-    repeated = np.zeros(len(halves), bool)
-    repeated[order[1:]] = (halves[order[1:]] == halves[order[:-1]]).all(axis=1)
-    start = 0
-    for name in names:
-        dropped = frozenset(np.flatnonzero(repeated[start : start + len(found[name])]).tolist())
-        start += len(found[name])
+    for name, dropped in zip(names, repeated([found[name] for name in names]), strict=True):
         job = work.jobs[name]
         work.jobs[name] = replace(job, unit=job.unit.without(dropped))
         work.duplicates[job.split] += len(dropped)
@@ -273,19 +277,15 @@ def _expand(work: _Work) -> None:
 
 def _decode(work: _Work, workers: int, progress: Progress) -> None:
     todo = [job for name, job in work.jobs.items() if name not in work.done]
+    results = in_processes(pack, todo, min(workers, len(todo)))
     total = sum(work.files.values())
     ready = sum(done.pictures + len(done.broken) for done in work.done.values())
     progress("packing", ready, total)
-    results = in_processes(pack, todo, min(workers, len(todo)))
-    try:
+    with closing(results):  # so that an error here stops the workers at once
         for done in results:
-            work.done[Path(done.file).stem] = done
+            work.record(done)
             ready += done.pictures + len(done.broken)
             progress("packing", ready, total)
-            if done.broken:
-                work.check_broken(work.jobs[Path(done.file).stem].split)
-    finally:
-        results.close()  # type: ignore[attr-defined]
 
 
 def _finished(work: _Work, progress: Progress) -> PackIndex:
@@ -303,7 +303,7 @@ def _finished(work: _Work, progress: Progress) -> PackIndex:
 
 def _split_index(work: _Work, split: str, progress: Progress) -> SplitIndex:
     done = [part for part in work.done_of(split) if part.pictures]
-    broken = sorted(work.broken(split))
+    broken = sorted(work.broken[split])
     if not done:
         raise DataError(f"data: no picture in {work.plan.where} ({split}) can be read; the first is {broken[0]}.")
     labels, labels_sha256 = _labels(work, done), None
@@ -312,7 +312,7 @@ def _split_index(work: _Work, split: str, progress: Progress) -> SplitIndex:
         write_atomically(path, np.array(labels, "<i8").tobytes())
         labels_sha256 = file_digest(path)
     shards = tuple(Shard(part.file, part.pictures, part.sha256) for part in done)
-    files = work.files[split] + len(work.refused[split]) + work.duplicates[split]
+    files = work.files[split] + work.duplicates[split]
     index = SplitIndex(shards, labels_sha256, files, work.duplicates[split], tuple(broken), "", "")
     progress("fingerprint", 0, 0)
     fingerprints = _fingerprints(work, index, labels)
@@ -332,6 +332,8 @@ def _fingerprints(work: _Work, index: SplitIndex, labels: list[int] | None) -> t
     numbers = None if labels is None else torch.tensor(labels)
     if index.pictures * 3 * work.image_size**2 <= _MOST_HASHED:
         reader = MappedShards(work.folder, [index], work.image_size)
-        return content_fingerprints(StreamedSource(reader, numbers, None, name="", split="", fingerprints=("", "")))
+        source = StreamedSource(reader, None, None, name="", split="", fingerprints=("", ""))
+        parts = (source.gather(ids) for ids in all_ids(len(source)).split(_CHUNK))
+        return content_fingerprints(parts, len(source), numbers)
     pixels = [work.image_size, *(shard.sha256 for shard in index.shards)]
     return json_digest([*pixels, index.labels_sha256])[:16], json_digest(pixels)[:16]

@@ -143,8 +143,11 @@ class TarPictures:
             found = len(self._bad)
         if found <= _NAMED:
             warnings.warn(f"a broken picture is skipped: {line}", stacklevel=2)
-        where = f"the shards in {str(self._paths[0].parent)!r}"
-        stop_if_too_broken(list(self.broken), len(self) + len(self._refused), where, self._max_broken)
+        total = len(self) + len(self._refused)
+        if found + len(self._refused) > self._max_broken * total:  # else there is no need to list them all each time
+            stop_if_too_broken(
+                list(self.broken), total, f"the shards in {str(self._paths[0].parent)!r}", self._max_broken
+            )
 
 
 def open_shards(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -122,8 +123,8 @@ class TensorSource:
     def fingerprint(self) -> str:
         """16 hex digits of the SHA-256 of size, pictures and labels; computed when first asked for, then kept."""
         if self._fingerprint is None:
-            with_labels, without = content_fingerprints(self)
-            self._fingerprint = with_labels if self._labels is not None else without
+            parts = (self.gather(ids, "cpu") for ids in torch.arange(len(self)).split(_CHUNK))
+            self._fingerprint = content_fingerprints(parts, len(self), self.labels)[0]
         return self._fingerprint
 
     def gather(self, ids: Int64[Tensor, " b"], device: torch.device | str | None = None) -> UInt8[Tensor, "b 3 s s"]:
@@ -223,16 +224,22 @@ def _checked_labels(labels: Tensor, images: Tensor, class_names: tuple[str, ...]
     return labels
 
 
-def content_fingerprints(source: ImageSource) -> tuple[str, str]:
-    """A source's fingerprint with its labels and without: 16 hex digits of the SHA-256 over shape, pixels and labels.
+def content_fingerprints(
+    parts: Iterable[UInt8[Tensor, "_ 3 s s"]], n: int, labels: Int64[Tensor, " n"] | None
+) -> tuple[str, str]:
+    """The fingerprint of pictures with their labels and without: 16 hex digits of the SHA-256 over shape, pixels and labels.
 
-    Read in chunks, so that no second copy of the pictures is made.
+    Args:
+        parts: the pictures in order, some at a time, so that no second copy of all is made.
+        n: how many they are.
+        labels: class numbers (n,), or None.
     """
-    digest = hashlib.sha256(f"{len(source)} 3 {source.image_size}\n".encode())
-    for start in range(0, len(source), _CHUNK):
-        ids = torch.arange(start, min(start + _CHUNK, len(source)))
-        digest.update(source.gather(ids, "cpu").contiguous().numpy().data)
-    labelled, labels = digest.copy(), source.labels
+    digest = hashlib.sha256()
+    for number, part in enumerate(parts):
+        if not number:
+            digest.update(f"{n} 3 {part.shape[-1]}\n".encode())
+        digest.update(part.contiguous().numpy().data)
+    labelled = digest.copy()
     if labels is not None:
         labelled.update(b"labels\n")
         labelled.update(labels.cpu().contiguous().numpy().data)

@@ -103,7 +103,7 @@ def test_the_keyed_permutation_is_the_network_of_the_paper_on_plain_integers(n: 
 
 
 def test_the_keyed_permutation_holds_every_id_once_for_every_small_number():
-    for n in range(1, 300):
+    for n in range(1, 150):
         assert torch.equal(KeyedPermutation(n, 5, n)[:].sort().values, torch.arange(n)), n
 
 
@@ -132,12 +132,12 @@ def test_the_keyed_permutation_of_a_hundred_million_is_even_and_keeps_no_order()
 
 
 def test_each_place_of_the_keyed_permutation_has_each_id_equally_often_over_the_epochs():
-    orders = torch.stack([KeyedPermutation(0, epoch, 20)[:] for epoch in range(4000)])
-    for place in (0, 7, 19):
-        counts = torch.bincount(orders[:, place], minlength=20)
+    orders = torch.stack([KeyedPermutation(0, epoch, 12)[:] for epoch in range(1000)])
+    for place in (0, 5, 11):
+        counts = torch.bincount(orders[:, place], minlength=12)
         assert stats.chisquare(counts.numpy()).pvalue > 1e-4
-    pairs = torch.bincount(orders[:, 3] * 20 + orders[:, 4], minlength=400).view(20, 20)
-    assert stats.chisquare(pairs[~torch.eye(20, dtype=torch.bool)].numpy()).pvalue > 1e-4
+    pairs = torch.bincount(orders[:, 3] * 12 + orders[:, 4], minlength=144).view(12, 12)
+    assert stats.chisquare(pairs[~torch.eye(12, dtype=torch.bool)].numpy()).pvalue > 1e-4
 
 
 def test_seeds_and_epochs_give_keyed_permutations_that_have_nothing_in_common():
