@@ -11,8 +11,7 @@ from typing import Any
 from ._version import __version__
 from .runtime.errors import PretintError, UnknownNameError
 
-# verb: (config, function, what it does); the recipe is imported only when its verb is called. A verb of two words belongs to the
-# group that its first one names.
+# verb: (config, function, what it does); the recipe is imported only when its verb is called
 VERBS: dict[str, tuple[str, str, str]] = {
     "demo": ("DemoConfig", "demo", "pretrain on generated scenes, probe, and write a report: the whole way in minutes"),
     "pretrain": ("PretrainConfig", "pretrain", "teach an encoder by colourization"),
@@ -41,21 +40,25 @@ VERBS: dict[str, tuple[str, str, str]] = {
 }
 
 
+# first words of verbs that have two
+GROUPS = frozenset(verb.split()[0] for verb in VERBS if " " in verb)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb; returns the exit code: 0, 2 for an error the user can mend, 130 or 143 when stopped."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help"):
         print(_help())
         return 0
+    if words[0] in GROUPS and words[1:2] in ([], ["-h"], ["--help"]):
+        print(_help(words[0]))
+        return 0
     if words[0] in ("-V", "--version"):
         print(f"pretint {__version__}")
         return 0
     try:
-        verb, options = _verb(words)
-        if verb is None:
-            print(_help(words[0]))
-            return 0
-        return _run(verb, options)
+        named = 2 if words[0] in GROUPS else 1
+        return _run(" ".join(words[:named]), words[named:])
     except PretintError as error:
         print(f"pretint: {error}", file=sys.stderr)
         return 2
@@ -73,22 +76,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
 
-def _verb(words: list[str]) -> tuple[str | None, list[str]]:
-    """The verb, of one word or two, and its options; None where only a group is named."""
-    group = [verb for verb in VERBS if verb.startswith(f"{words[0]} ")]
-    if not group:
-        if words[0] not in VERBS:
-            raise UnknownNameError("verb", words[0], VERBS)
-        return words[0], words[1:]
-    if words[1:] in ([], ["-h"], ["--help"]):
-        return None, []
-    verb = " ".join(words[:2])
-    if verb not in group:
-        raise UnknownNameError("verb", verb, group)
-    return verb, words[2:]
-
-
 def _run(verb: str, words: list[str]) -> int:
+    if verb not in VERBS:
+        raise UnknownNameError("verb", verb, VERBS)
     import tyro
 
     from . import recipes
@@ -120,13 +110,11 @@ def _show(outcome: Any, as_json: bool) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _help(group: str = "") -> str:
+def _help(group: str | None = None) -> str:
     """All verbs, or those of a group."""
-    shown = {
-        verb: sentence for verb, (_, _, sentence) in VERBS.items() if verb.startswith(f"{group} " if group else "")
-    }
+    shown = {verb: entry for verb, entry in VERBS.items() if group is None or verb.split()[0] == group}
     width = max(map(len, shown))
-    verbs = "\n".join(f"  {verb:{width}}  {sentence}" for verb, sentence in shown.items())
+    verbs = "\n".join(f"  {verb:{width}}  {sentence}" for verb, (_, _, sentence) in shown.items())
     return (
         f"pretint {__version__}: pretrain image encoders by colourization\n\nusage: pretint VERB [options]\n\n{verbs}\n\n"
         "pretint VERB --help lists a verb's options; --json prints results for programs."
