@@ -153,7 +153,7 @@ def _between(splits: Sequence[SplitFacts]) -> Iterable[Problem]:
         elif (one.class_names is None) != (other.class_names is None):
             bare = one if one.class_names is None else other
             yield Problem("classes", f"{bare.split} has no classes, and the other split has.")
-        names = {picture.digest: picture.name for picture in one.pictures}
+        names = {picture.digest: picture.name for picture in reversed(one.pictures)}  # the first of equal ones
         both = [(names[picture.digest], picture.name) for picture in other.pictures if picture.digest in names]
         if both:
             yield Problem(
