@@ -35,6 +35,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     ),
     "push": ("PushConfig", "push", "upload a run's encoder to a model hub"),
     "data check": ("DataCheckConfig", "check_data", "list what is wrong with a data set, without training"),
+    "data pack": ("PackConfig", "pack", "decode images once, into files that training reads as a memory map"),
     "runs": ("RunsConfig", "runs", "list runs with their task, data and accuracies"),
     "backbones": ("BackbonesConfig", "backbones", "list encoders"),
     "presets": ("PresetsConfig", "presets", "list presets: published systems, and the best recipe found here"),

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gzip
 import io
 import json
 import shutil
@@ -19,6 +20,7 @@ import sys
 import tarfile
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -34,7 +36,7 @@ from PIL import Image
 from pretint import cli, recipes
 from pretint.backbones import create_backbone, load_backbone, save_backbone
 from pretint.colour import Palette
-from pretint.data import BrokenImageError, decode_image, inspect_data, open_source
+from pretint.data import BrokenImageError, decode_image, inspect_data, make_pack, open_source
 from pretint.recipes.opening import check_fits_weights, read_settings
 from pretint.runtime.encoderfacts import EncoderFacts, count_parameters
 from pretint.runtime.errors import PretintError
@@ -133,6 +135,8 @@ def workshop() -> Path:
         folder / "run", {"verb": "pretrain", "settings": plain(configured), "data": {"name": "toy", "classes": 3}}
     )
     write_tensors(run.checkpoints / "best.safetensors", {"model.a": torch.zeros(2000)}, {"state": "{}"})
+    (folder / "arrays.npz").write_bytes(arrays_file())
+    make_pack(folder / "arrays.npz", folder / "pack", image_size=8, shard_bytes=1)
     return folder
 
 
@@ -155,6 +159,7 @@ def some_pictures() -> tuple[bytes, ...]:
 
 
 PICTURES = some_pictures()
+LABELS = (b"3", b'{"cls": 3}', b'{"label": 1e999}', b"-1", b'{"cls": [NaN]}')
 
 
 # The targets: how each kind of hostile input is read.
@@ -197,6 +202,36 @@ def read_archive(content: bytes, folder: Path) -> None:
         may_refuse(functools.partial(open_source, path, image_size=8, max_broken=1.0))
         may_refuse(functools.partial(inspect_data, str(path)))
     assert sorted(path.name for path in folder.iterdir()) == ["a.npz", "a.tar"]
+
+
+def read_shards(content: bytes, folder: Path) -> None:
+    (folder / "shards").mkdir()
+    for number, suffix in enumerate((".tar", ".tar.gz")):
+        path = folder / "shards" / f"a{suffix}"
+        path.write_bytes(content if number == 0 else gzip.compress(content, 1))
+        may_refuse(functools.partial(inspect_data, str(path.parent)))
+        for unlabelled in (False, True) if number == 0 else ():
+            may_refuse(functools.partial(open_all, path.parent, folder / "cache", unlabelled))
+        pack = functools.partial(
+            make_pack, path.parent, folder / f"pack{number}", image_size=8, max_broken=1.0, workers=1
+        )
+        may_refuse(pack)
+        path.unlink()
+    assert {path.name for path in folder.iterdir()} <= {"shards", "cache", "pack0", "pack1"}
+
+
+def open_all(path: Path, cache: Path, unlabelled: bool) -> None:
+    with warnings.catch_warnings(action="ignore"):  # each broken picture is told
+        source = open_source(path, image_size=8, max_broken=1.0, unlabelled=unlabelled, root=cache)
+        assert source.gather(torch.arange(len(source))).shape[1:] == (3, 8, 8)
+
+
+def read_pack(text: str, folder: Path) -> None:
+    shutil.copytree(workshop() / "pack", folder / "pack")
+    (folder / "pack" / "pack.json").write_text(text)
+    for unlabelled in (False, True):
+        may_refuse(functools.partial(open_all, folder / "pack", folder, unlabelled))
+    may_refuse(functools.partial(inspect_data, str(folder / "pack"), image_size=8))
 
 
 def read_palette(text: str, _folder: Path) -> None:
@@ -243,7 +278,18 @@ def tars(draw: st.DrawFn) -> bytes:
     """An archive of a few members of any kind and name, then perhaps with changed bytes."""
     buffer = io.BytesIO()
     names = st.sampled_from(
-        ["a.png", "cat/b.jpg", "../c.png", "/etc/d.png", "e/../../f.png", "train/x/g.png", "h.txt", "i.tar"]
+        [
+            "a.png",
+            "a.cls",
+            "a.json",
+            "cat/b.jpg",
+            "../c.png",
+            "/etc/d.png",
+            "e/../../f.png",
+            "train/x/g.png",
+            "h.txt",
+            "i.tar",
+        ]
     )
     kinds = [tarfile.REGTYPE] * 6 + [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE,
                                      tarfile.DIRTYPE, tarfile.CONTTYPE, tarfile.GNUTYPE_SPARSE, b"Z"]  # fmt: skip
@@ -254,7 +300,7 @@ def tars(draw: st.DrawFn) -> bytes:
             info = tarfile.TarInfo(draw(names | st.text(st.characters(codec="utf-8"), min_size=1, max_size=150)))
             info.type = draw(st.sampled_from(kinds))
             info.linkname = draw(st.sampled_from(["", "a.png", "/etc/passwd", "../../x"]))
-            content = draw(st.sampled_from(PICTURES) | st.binary(max_size=600))
+            content = draw(st.sampled_from((*PICTURES, *LABELS)) | st.binary(max_size=600))
             info.size = len(content) if info.type == tarfile.REGTYPE else 0
             with contextlib.suppress(ValueError):  # a name that the format can't hold
                 tar.addfile(info, io.BytesIO(content))
@@ -305,6 +351,13 @@ def command_lines(draw: st.DrawFn) -> list[str]:
     return words
 
 
+def whole_pack() -> str:
+    """The index without its checksum, which a hostile one would have right."""
+    value = json.loads((workshop() / "pack" / "pack.json").read_text())
+    del value["sha256"]
+    return json.dumps(value)
+
+
 def whole_config(kind: str) -> str:
     return (workshop() / kind / "config.json").read_text()
 
@@ -325,6 +378,8 @@ TARGETS: dict[str, tuple[Callable[[], st.SearchStrategy[Any]], Check]] = {
     "safetensors headers": (safetensors, read_safetensors),
     "image bytes": (lambda: changed_bytes(PICTURES), read_picture),
     "tar members": (tars, read_archive),
+    "tar shards": (tars, read_shards),
+    "pack.json": (lambda: changed_json(whole_pack()), read_pack),
     "npz bytes": (lambda: changed_bytes((arrays_file(),)), read_archive),
     "palette JSON": (lambda: changed_json(PALETTE), read_palette),
     "results.json": (lambda: changed_json(RESULTS), read_run_results),

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ..runtime.errors import ArgumentError, UnknownNameError
 from ..runtime.processes import share, world_size
-from ..runtime.randomness import hash_permutation, hash_uniform
+from ..runtime.randomness import epoch_order, hash_uniform
+from .streams import gathered
 from .tensors import ImageSource
 
 AUGMENTATIONS = ("none", "flip", "flip-crop", "flip-resized-crop", "flip-affine")
@@ -195,7 +196,6 @@ class Batches:
         self.source, self.batch_size, self.seed = source, batch_size, seed
         self.augment, self.shuffle, self.drop_last, self.device = augment, shuffle, drop_last, device
         self.views = views
-        self._labels = source.labels
 
     def __len__(self) -> int:
         """Steps per epoch."""
@@ -214,15 +214,20 @@ class Batches:
 
     def _steps(self, epoch: int, start_step: int) -> Iterator[Batch]:
         n, device = len(self.source), self.device if self.device is not None else getattr(self.source, "device", "cpu")
-        order = hash_permutation(self.seed, epoch, n, device) if self.shuffle else torch.arange(n, device=device)
-        labels = self._labels if self._labels is None else self._labels.to(device)
-        for step in range(start_step, len(self)):
+        # a source that streams wants its ids on the processor, where it reads
+        home = "cpu" if getattr(self.source, "streams", False) else device
+        order = epoch_order(self.seed, epoch, n, home) if self.shuffle else None
+
+        def ids_of(step: int) -> Tensor:
             last = not self.drop_last and step == len(self) - 1
-            ids = order[step * self.batch_size : n if last else (step + 1) * self.batch_size]
-            ids = ids[share(len(ids))]
-            pictures = self.source.gather(ids, device)
+            start, stop = step * self.batch_size, n if last else (step + 1) * self.batch_size
+            ids = torch.arange(start, stop, device=home) if order is None else order[start:stop]
+            return ids[share(len(ids))]
+
+        steps = map(ids_of, range(start_step, len(self)))
+        for ids, pictures, labels in gathered(self.source, steps, device):
             first, *others = (
                 augment(pictures, ids, seed=self.seed, epoch=epoch, mode=self.augment, view=view)
                 for view in range(self.views)
             )
-            yield Batch(first, ids, None if labels is None else labels[ids], tuple(others))
+            yield Batch(first, ids, labels, tuple(others))

@@ -181,27 +181,50 @@ class _HeaderReader:
                 raise tarfile.ReadError("it does not end where it should")
 
 
+def walk_tar(path: Path) -> Iterator[tuple[tarfile.TarInfo, Callable[[], bytes]]]:
+    """Every member of a tar archive from front to back, each with a function that reads its content while it is at hand.
+
+    The function gives contents of up to 1 MiB, and raises what this does.
+
+    Raises:
+        DataError: the archive is damaged, or unpacks to more than pictures could.
+    """
+    try:
+        with _open_stream(path) as stream:
+            reader = _HeaderReader(stream, _most_bytes(path))
+            with tarfile.open(fileobj=reader, mode="r:") as tar:  # pyright: ignore[reportArgumentType, reportCallIssue]
+                for member in tar:
+                    tar.members = []  # it would keep every member ever seen
+                    yield member, functools.partial(_content_of, path, reader, member)
+            reader.finish()
+    except _DAMAGE as error:
+        raise _damaged(path, error) from error
+
+
+def _content_of(path: Path, reader: _HeaderReader, member: tarfile.TarInfo) -> bytes:
+    try:
+        reader.seek(member.offset_data)
+        content = reader.read(member.size)
+        if len(content) != member.size:
+            raise EOFError("it ends inside a file")
+    except _DAMAGE as error:
+        raise _damaged(path, error) from error
+    return content
+
+
 # An archive is listed once per process, not again for each split: listing means decompressing all of it.
 @functools.lru_cache(maxsize=4)
 def _list_tar(path: Path, mtime_ns: int, size: int) -> Listing:
     found: dict[str, tuple[int, int]] = {}  # a later member of the same name replaces the earlier one, as on unpacking
     refused: list[str] = []
-    try:
-        with _open_stream(path) as stream:
-            reader = _HeaderReader(stream, max(_BOMB_BYTES, _BOMB_RATIO * size))
-            with tarfile.open(fileobj=reader, mode="r:") as tar:  # pyright: ignore[reportArgumentType, reportCallIssue]
-                for member in tar:
-                    tar.members = []  # it would keep every member ever seen
-                    if not is_picture_name(member.name):
-                        continue
-                    reason = _why_refused(member)
-                    if reason:
-                        refused.append(f"{legible(member.name.removeprefix('./'))}: {reason}")
-                    else:
-                        found[legible(str(PurePosixPath(member.name)))] = (member.offset_data, member.size)
-            reader.finish()
-    except _DAMAGE as error:
-        raise _damaged(path, error) from error
+    for member, _ in walk_tar(path):
+        if not is_picture_name(member.name):
+            continue
+        reason = why_refused(member)
+        if reason:
+            refused.append(f"{legible(member.name.removeprefix('./'))}: {reason}")
+        else:
+            found[legible(str(PurePosixPath(member.name)))] = (member.offset_data, member.size)
     prefix = _common_folder(found)
     entries = (Entry(name.removeprefix(prefix), place) for name, place in found.items())
     return Listing(
@@ -211,8 +234,11 @@ def _list_tar(path: Path, mtime_ns: int, size: int) -> Listing:
     )
 
 
-def _why_refused(member: tarfile.TarInfo) -> str | None:
-    """Nothing is written to disk, so no member can do harm; these are refused because no honest data set has them."""
+def why_refused(member: tarfile.TarInfo) -> str | None:
+    """The reason for which a member is not read, or None.
+
+    Nothing is written to disk, so no member can do harm; these are refused because no honest data set has them.
+    """
     if member.name.startswith(("/", "\\")) or ".." in PurePosixPath(member.name).parts or "\0" in member.name:
         return "its path leads out of the archive"
     if not member.isreg() or member.issparse():
@@ -232,19 +258,52 @@ def _common_folder(names: Iterable[str]) -> str:
 def _tar_jobs(path: Path, part: Part) -> Iterator[Job]:
     """The members in the order in which they lie in the archive, so that one pass of decompression reads them all."""
     rows = sorted(range(len(part.entries)), key=lambda row: part.entries[row].place)
+    entries = [part.entries[row] for row in rows]
+    for row, entry, content in zip(rows, entries, read_members(path, entries), strict=True):
+        yield Job(row, entry.name, content)
+
+
+def read_members(path: Path, entries: Iterable[Entry]) -> Iterator[bytes]:
+    """The content of some members of an archive; of a compressed one, fastest in the order in which they lie in it.
+
+    Raises:
+        DataError: the archive is damaged, or ends inside one of them.
+    """
     try:
         with _open_stream(path) as stream:
-            for row in rows:
-                place = part.entries[row].place
-                assert isinstance(place, tuple)
-                offset, size = place
+            for entry in entries:
+                assert isinstance(entry.place, tuple)
+                offset, size = entry.place
                 stream.seek(offset)
                 content = stream.read(size)
                 if len(content) != size:
                     raise EOFError("it ends inside a file")
-                yield Job(row, part.entries[row].name, content)
+                yield content
     except _DAMAGE as error:
         raise _damaged(path, error) from error
+
+
+def read_whole(path: Path) -> Iterator[bytes]:
+    """The bytes of a whole archive, decompressed, some at a time.
+
+    Raises:
+        DataError: the archive is damaged, or unpacks to more than pictures could.
+    """
+    total, most = 0, _most_bytes(path) + _MAX_TRAILING_BYTES
+    try:
+        with _open_stream(path) as stream:
+            while block := stream.read(2**20):
+                total += len(block)
+                if total > most:
+                    raise tarfile.ReadError(f"it unpacks to more than {most} bytes, as no archive of pictures does")
+                yield block
+    except _DAMAGE as error:
+        raise _damaged(path, error) from error
+
+
+def _most_bytes(path: Path) -> int:
+    """As many as an archive may unpack to."""
+    return max(_BOMB_BYTES, _BOMB_RATIO * path.stat().st_size)
 
 
 def _open_stream(path: Path) -> io.BufferedIOBase:

@@ -29,6 +29,8 @@ EXTRA_FORMATS: dict[str, tuple[bytes, ...]] = {
 }
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 MAX_PIXELS = 50_000_000
+# How pictures become square; whoever changes what decode_image does with sizes changes this name too, and packs are made anew.
+RESIZE_RULE = "centre square, bicubic, antialiased"
 MAX_FILE_BYTES = 64 * 2**20
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -104,11 +106,7 @@ def decode_quietly(
     extra_formats: Collection[str] = (),
 ) -> UInt8[np.ndarray, "3 h w"]:
     """:func:`decode_image` for threads: whoever starts them enters :func:`pillow_warnings`, which cannot be done in each."""
-    content = _read_file(source, max_bytes) if isinstance(source, Path) else source
-    if not content:
-        raise BrokenImageError("the file is empty")
-    if len(content) > max_bytes:
-        raise BrokenImageError(f"the file has {len(content)} bytes, over the limit of {max_bytes}")
+    content = read_content(source, max_bytes)
     try:
         picture = _upright_rgb(content, size, max_pixels, extra_formats)
         _check_png_sums(content)
@@ -123,6 +121,20 @@ def decode_quietly(
     except Exception as error:
         raise BrokenImageError(f"cannot be decoded ({type(error).__name__}: {str(error)[:100]})") from error
     return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))
+
+
+def read_content(source: bytes | Path, max_bytes: int = MAX_FILE_BYTES) -> bytes:
+    """A picture file's content.
+
+    Raises:
+        BrokenImageError: it is empty, larger than allowed, no regular file, or can't be read.
+    """
+    content = _read_file(source, max_bytes) if isinstance(source, Path) else source
+    if not content:
+        raise BrokenImageError("the file is empty")
+    if len(content) > max_bytes:
+        raise BrokenImageError(f"the file has {len(content)} bytes, over the limit of {max_bytes}")
+    return content
 
 
 def fit_pictures(images: Num[Tensor, "n 3 h w"], size: int) -> Num[Tensor, "n 3 size size"]:

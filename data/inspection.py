@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,10 +17,12 @@ from jaxtyping import UInt8
 
 from ..runtime.errors import DataError
 from ..runtime.words import legible
-from .folders import is_picture_store, jobs_of, list_files
+from .folders import is_picture_store, jobs_of, list_files, read_members
 from .images import BrokenImageError, check_extra_formats, decode_quietly, pillow_warnings
-from .layout import Listing, Part, part_of, splits_of
+from .layout import Listing, Part, check_not_empty, part_of, splits_of
+from .pack_index import damaged_files, is_pack, read_index
 from .reading import Job
+from .shards import find_shards, list_shard
 from .sources import available_splits, open_source, source_names
 
 _CHUNK = 64
@@ -66,27 +68,31 @@ def inspect_data(
 
     Args:
         spec, root: as of :func:`open_source`.
-        image_size: side in pixels at which data without files is opened.
+        image_size: side in pixels at which data without files is opened; of a pack it must be the pack's.
         extra_formats: "gif" or "tiff", to read these too.
 
     Raises:
-        UnknownNameError, DataError: there is no such data, it holds no picture at all, or its archive is damaged.
+        UnknownNameError, DataError: there is no such data, it holds no picture at all, or its archive or pack is damaged.
     """
     check_extra_formats(extra_formats)
     splits = available_splits(spec, root)
     path = Path(spec).expanduser()
     if spec in source_names() or not is_picture_store(path):
         return tuple(_of_source(spec, split, root, image_size) for split in splits)
+    if is_pack(path):
+        _check_pack(path)
+        return tuple(_of_source(spec, split, root, image_size) for split in splits)
+    if path.is_dir() and (shards := find_shards(path)):
+        return tuple(_of_shards(paths, split, extra_formats) for split, paths in shards.items())
     listing = list_files(path)
-    if not listing.entries and not listing.refused:
-        raise DataError(f"data: {listing.where} holds no picture; needed is at least one JPEG, PNG, WebP or BMP file.")
+    check_not_empty(listing)
     found = [_of_files(path, listing, split, extra_formats) for split in splits_of(listing)]
     # what was refused on sight belongs to no split; it is told once
     return (replace(found[0], broken=tuple(sorted((*listing.refused, *found[0].broken)))), *found[1:])
 
 
 def _of_source(spec: str, split: str, root: Path | None, image_size: int) -> SplitFacts:
-    source = open_source(spec, split, root, image_size=image_size)
+    source = open_source(spec, split, root, image_size=image_size, max_broken=1.0)
     labels = None if source.labels is None else source.labels.tolist()
     facts = []
     for ids in torch.arange(len(source)).split(_ROWS):
@@ -98,17 +104,50 @@ def _of_source(spec: str, split: str, root: Path | None, image_size: int) -> Spl
     return SplitFacts(split, tuple(facts), source.broken, source.class_names)
 
 
+def _check_pack(path: Path) -> None:
+    if damaged := damaged_files(path, read_index(path)):
+        raise DataError(
+            f"data: the checksum of {', '.join(damaged[:3])} in the pack {str(path)!r} is wrong; restore it, or pack anew."
+        )
+
+
+def _of_shards(paths: Sequence[Path], split: str, extra_formats: Collection[str]) -> SplitFacts:
+    listings = [list_shard(path) for path in paths]
+
+    def jobs() -> Iterator[Job]:
+        row = itertools.count()
+        for path, listing in zip(paths, listings, strict=True):
+            for entry, content in zip(listing.entries, read_members(path, listing.entries), strict=True):
+                yield Job(next(row), f"{legible(path.name)}/{entry.name}", content)
+
+    labels = [label for listing in listings for label in listing.labels or [None] * len(listing.entries)]
+    broken = [line for listing in listings for line in listing.refused]
+    return _facts_of(split, jobs(), labels, None, broken, extra_formats)
+
+
 def _of_files(path: Path, listing: Listing, split: str, extra_formats: Collection[str]) -> SplitFacts:
     part, stray = _part(listing, split)
-    broken: list[str] = []
+    labels = part.labels or [None] * len(part.entries)
+    return replace(_facts_of(split, jobs_of(path, part), labels, part.class_names, [], extra_formats), stray=stray)
+
+
+def _facts_of(
+    split: str,
+    jobs: Iterator[Job],
+    labels: Sequence[int | None],
+    class_names: tuple[str, ...] | None,
+    refused: Sequence[str],
+    extra_formats: Collection[str],
+) -> SplitFacts:
+    """What the jobs' pictures are like, by row; `labels` has one of each."""
+    broken = list(refused)
     found: dict[int, PictureFacts] = {}
-    for row, looked in _look_at_all(jobs_of(path, part), extra_formats):
+    for row, looked in _look_at_all(jobs, extra_formats):
         if isinstance(looked, str):
             broken.append(looked)
         else:
-            found[row] = looked if part.labels is None else replace(looked, label=part.labels[row])
-    pictures = tuple(found[row] for row in sorted(found))
-    return SplitFacts(split, pictures, tuple(sorted(broken)), part.class_names, stray)
+            found[row] = replace(looked, label=labels[row])
+    return SplitFacts(split, tuple(found[row] for row in sorted(found)), tuple(sorted(broken)), class_names)
 
 
 def _part(listing: Listing, split: str) -> tuple[Part, bool]:

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from ..runtime.errors import DataError
 from .images import SUFFIXES
 
-_TEST_FOLDERS = ("test", "val")
+TEST_FOLDERS = ("test", "val")
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,12 @@ def is_picture_name(name: str) -> bool:
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 
+def check_not_empty(listing: Listing) -> None:
+    """Raise a DataError unless there is a file that is meant as a picture."""
+    if not listing.entries and not listing.refused:
+        raise DataError(f"data: {listing.where} holds no picture; needed is at least one JPEG, PNG, WebP or BMP file.")
+
+
 def splits_of(listing: Listing) -> dict[str, str]:
     """The splits found, as split -> its folder ("" is the root): train, and test from test/ or else val/.
 
@@ -51,10 +57,10 @@ def splits_of(listing: Listing) -> dict[str, str]:
     """
     tops = {entry.name.split("/", 1)[0] for entry in listing.entries if "/" in entry.name}
     flat = any("/" not in entry.name for entry in listing.entries)
-    if "train" not in tops and (flat or not tops or not tops <= set(_TEST_FOLDERS)):
+    if "train" not in tops and (flat or not tops or not tops <= set(TEST_FOLDERS)):
         return {"train": ""}
     found = {"train": "train"} if "train" in tops else {}
-    test = next((folder for folder in _TEST_FOLDERS if folder in tops), None)
+    test = next((folder for folder in TEST_FOLDERS if folder in tops), None)
     return found if test is None else {**found, "test": test}
 
 
@@ -68,7 +74,7 @@ def part_of(listing: Listing, split: str, unlabelled: bool) -> Part:
     if split not in splits:
         raise DataError(
             f"split: {listing.where} has no {split!r} pictures (found: {', '.join(splits)}); "
-            f"put them into a sub-folder {' or '.join(_TEST_FOLDERS) if split == 'test' else split}/, "
+            f"put them into a sub-folder {' or '.join(TEST_FOLDERS) if split == 'test' else split}/, "
             f"or use split={next(iter(splits))!r}."
         )
     entries = tuple(_under(listing.entries, splits[split]))

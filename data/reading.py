@@ -77,12 +77,12 @@ def decode_all(
     if not total:
         raise DataError(f"data: {where} holds no picture; needed is at least one JPEG, PNG, WebP or BMP file.")
     decoded = Decoded(torch.zeros(n, 3, size, size, dtype=torch.uint8), torch.zeros(n, dtype=torch.bool), list(refused))
-    _stop_if_too_broken(decoded.broken, total, where, max_broken)
+    stop_if_too_broken(decoded.broken, total, where, max_broken)
     with pillow_warnings(), ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, 16)) as pool:
         for broken in _decode_chunks(iter(jobs), decoded, size, extra_formats, pool):
             if broken:
                 decoded.broken.extend(broken)
-                _stop_if_too_broken(decoded.broken, total, where, max_broken)
+                stop_if_too_broken(decoded.broken, total, where, max_broken)
     if not decoded.good.any():
         raise DataError(f"data: no picture in {where} can be read; the first is {decoded.broken[0]}.")
     return decoded
@@ -128,7 +128,8 @@ def _bytes(content: bytes | Path) -> int:
         return 0
 
 
-def _stop_if_too_broken(broken: list[str], total: int, where: str, max_broken: float) -> None:
+def stop_if_too_broken(broken: list[str], total: int, where: str, max_broken: float) -> None:
+    """Raise a DataError if more than the allowed share of `total` files are `broken`."""
     if len(broken) > max_broken * total:
         first = "; ".join(broken[:3]) + ("; …" if len(broken) > 3 else "")
         raise DataError(

@@ -12,7 +12,12 @@ from .downloads import cache_root
 from .folders import is_tar, list_files, read_files
 from .images import check_extra_formats
 from .layout import splits_of
+from .pack_index import is_pack
+from .packs import open_pack, pack_splits
 from .reading import check_max_broken
+from .shard_reading import open_shards
+from .shards import find_shards
+from .streams import StreamedSource
 from .tensors import ImageSource, TensorSource, concatenate
 from .toy import make_toy
 
@@ -35,26 +40,29 @@ def open_source(
     toy_size: int | None = None,
     seed: int = 0,
 ) -> ImageSource:
-    """Open pictures by name or path, resized and cropped to `image_size` once, as one uint8 tensor.
+    """Open pictures by name or path, resized and cropped to `image_size`: once, as one uint8 tensor, unless they stay in files.
+
+    Those of a pack are read from its files as they are wanted, and those of a folder of tar shards decoded too.
 
     Args:
         spec: "toy", "cifar10", "cifar100", "stl10", a registered name, or the path of a folder, of a .tar / .tar.gz /
-            .tar.xz of such a folder, or of an .npz. A name goes before a path: write ./toy for a folder that is called
-            so.
+            .tar.xz of such a folder, of an .npz, of a pack, or of a folder of tar shards. A name goes before a path: write
+            ./toy for a folder that is called so.
         split: "train", "test" or "all" (the splits there are, one after the other). Folders: sub-folders train/ and
             test/ (or val/) are the splits, else all is "train".
-        root: where downloads are kept (see :func:`cache_root`).
+        root: where downloads and the indices of tar shards are kept (see :func:`cache_root`).
         image_size: side in pixels.
         unlabelled: leave labels out; a folder may then have any shape, and stl10's "train" is its 100,000 unlabelled
             pictures.
         max_broken: the share of broken files at which reading goes on; they are listed in `broken`.
-        extra_formats: "gif" or "tiff": read such pictures too, which are else counted as broken.
+        extra_formats: "gif" or "tiff": read such pictures too, which are else counted as broken. A pack has those that it was
+            made with.
         toy_size: pictures in the toy's train split (its test split has a fifth of them).
         seed: of the toy, and given to registered sources.
 
     Raises:
         UnknownNameError: neither a name nor a path that exists, or no such split or extra format.
-        DataError: missing, empty or damaged data, no such split in it, or too many broken files.
+        DataError: missing, empty or damaged data, no such split in it, too many broken files, or a pack of another size.
         ArgumentError: a size below 1, or `max_broken` outside [0, 1].
 
     >>> open_source("toy", "test", toy_size=50)
@@ -66,10 +74,20 @@ def open_source(
         raise ArgumentError(f"image_size: got {image_size}; a picture has at least 1 pixel a side.")
     check_max_broken(max_broken)
     check_extra_formats(extra_formats)
-    name, path = _resolve(spec)
+    name, path = resolve(spec)
     if name in _registered:
         source = _registered[name][0](split, image_size=image_size, root=cache_root(root), seed=seed)
-        return source.unlabelled() if unlabelled and isinstance(source, TensorSource) else source
+        return source.unlabelled() if unlabelled and isinstance(source, TensorSource | StreamedSource) else source
+
+    if path is not None and path.is_dir():
+        splits = available_splits(spec, root) if split == "all" else (split,)
+        if is_pack(path):
+            return open_pack(path, splits, split, image_size, unlabelled=unlabelled, max_broken=max_broken)
+        if find_shards(path):
+            return open_shards(
+                path, splits, split, image_size,
+                unlabelled=unlabelled, max_broken=max_broken, extra_formats=extra_formats, root=root,
+            )  # fmt: skip
 
     def one(which: str) -> TensorSource:
         if name == "toy":
@@ -97,12 +115,16 @@ def available_splits(spec: str | Path, root: Path | None = None) -> tuple[str, .
     Raises:
         UnknownNameError, DataError: as :func:`open_source`.
     """
-    name, path = _resolve(spec)
+    name, path = resolve(spec)
     if name in _registered:
         return _registered[name][1]
     if name is not None:
         return ("train", "test")
     assert path is not None
+    if path.is_dir() and is_pack(path):
+        return pack_splits(path)
+    if path.is_dir() and (shards := find_shards(path)):
+        return tuple(shards)
     return array_splits(path) if path.suffix.lower() == ".npz" else tuple(splits_of(list_files(path)))
 
 
@@ -127,8 +149,12 @@ def source_names() -> tuple[str, ...]:
     return (*SOURCES, *_registered)
 
 
-def _resolve(spec: str | Path) -> tuple[str | None, Path | None]:
-    """A known name, or a path that exists and is of a kind that can be read."""
+def resolve(spec: str | Path) -> tuple[str | None, Path | None]:
+    """A known name, or a path that exists and is of a kind that can be read.
+
+    Raises:
+        UnknownNameError, DataError: it is neither.
+    """
     if str(spec) in source_names() and not isinstance(spec, Path):
         return str(spec), None
     path = Path(spec).expanduser()

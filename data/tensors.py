@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -10,6 +11,7 @@ from jaxtyping import Int64, Shaped, UInt8
 from torch import Tensor
 
 from ..runtime.errors import ArgumentError
+from .selections import Ids
 
 _GREY_SAMPLE = 2048
 _CHUNK = 4096
@@ -39,8 +41,9 @@ class ImageSource(Protocol):
     def fingerprint(self) -> str: ...
 
     def __len__(self) -> int: ...
+    def labels_of(self, ids: Tensor) -> Tensor | None: ...
     def gather(self, ids: Tensor, device: torch.device | str | None = None) -> Tensor: ...
-    def subset(self, ids: Tensor) -> ImageSource: ...
+    def subset(self, ids: Ids) -> ImageSource: ...
     def to(self, device: torch.device | str) -> ImageSource: ...
 
 
@@ -53,6 +56,7 @@ class TensorSource:
         class_names: one name per class number, or None.
         name, split: what messages and model cards call this data.
         broken: files that were skipped on reading, each as "name: reason".
+        fingerprint: if it is known already.
 
     Raises:
         ArgumentError: the tensors do not fit each other, or are of another kind than said above.
@@ -71,6 +75,7 @@ class TensorSource:
         name: str = "images",
         split: str = "train",
         broken: tuple[str, ...] = (),
+        fingerprint: str | None = None,
     ):
         _check_images(images)
         if labels is not None:
@@ -78,7 +83,7 @@ class TensorSource:
         self._images, self._labels, self._rows = images, labels, None
         self.class_names = tuple(class_names) if class_names is not None else None
         self.name, self.split, self.broken = name, split, tuple(broken)
-        self._fingerprint: str | None = None
+        self._fingerprint = fingerprint
 
     def __len__(self) -> int:
         return len(self._images) if self._rows is None else len(self._rows)
@@ -107,11 +112,19 @@ class TensorSource:
         """Class numbers (n,) on the device of the pictures, or None."""
         return self._labels if self._rows is None or self._labels is None else self._labels[self._rows]
 
+    def labels_of(self, ids: Int64[Tensor, " b"]) -> Int64[Tensor, " b"] | None:
+        """The class numbers of these pictures, on the device of `ids`, or None."""
+        if self._labels is None:
+            return None
+        rows = ids.to(self.device, non_blocking=True)
+        return self._labels[rows if self._rows is None else self._rows[rows]].to(ids.device)
+
     @property
     def fingerprint(self) -> str:
         """16 hex digits of the SHA-256 of size, pictures and labels; computed when first asked for, then kept."""
         if self._fingerprint is None:
-            self._fingerprint = _hash_content(self)
+            parts = (self.gather(ids, "cpu") for ids in torch.arange(len(self)).split(_CHUNK))
+            self._fingerprint = content_fingerprints(parts, len(self), self.labels)[0]
         return self._fingerprint
 
     def gather(self, ids: Int64[Tensor, " b"], device: torch.device | str | None = None) -> UInt8[Tensor, "b 3 s s"]:
@@ -121,9 +134,9 @@ class TensorSource:
         pictures = self._images.index_select(0, rows)
         return pictures if device is None else pictures.to(device, non_blocking=True)
 
-    def subset(self, ids: Int64[Tensor, " m"]) -> TensorSource:
-        """A view of the pictures with these ids, in this order, without a copy; its own ids count from 0 again."""
-        rows = ids.to(self.device)
+    def subset(self, ids: Ids) -> TensorSource:
+        """A view of the pictures with these ids (m,), in this order, without a copy; its own ids count from 0 again."""
+        rows = (ids if isinstance(ids, Tensor) else ids[:]).to(self.device)
         if len(rows) and not (int(rows.min()) >= 0 and int(rows.max()) < len(self)):
             raise ArgumentError(
                 f"ids: between {int(rows.min())} and {int(rows.max())}, but this source has ids 0 to {len(self) - 1}."
@@ -176,7 +189,9 @@ def is_grey(source: ImageSource) -> bool:
     >>> is_grey(TensorSource(torch.full((3, 3, 8, 8), 7, dtype=torch.uint8)))
     True
     """
-    ids = torch.linspace(0, len(source) - 1, min(len(source), _GREY_SAMPLE)).round().to(torch.int64)
+    ids = (
+        torch.linspace(0, len(source) - 1, min(len(source), _GREY_SAMPLE), dtype=torch.float64).round().to(torch.int64)
+    )
     for part in ids.split(256):
         rgb = source.gather(part)
         if not bool((rgb[:, :2] == rgb[:, 1:]).all()):
@@ -209,14 +224,23 @@ def _checked_labels(labels: Tensor, images: Tensor, class_names: tuple[str, ...]
     return labels
 
 
-def _hash_content(source: TensorSource) -> str:
-    """SHA-256 over shape, pixels and labels, read in chunks so that no second copy of the pictures is made."""
-    digest = hashlib.sha256(f"{len(source)} 3 {source.image_size}\n".encode())
-    for start in range(0, len(source), _CHUNK):
-        ids = torch.arange(start, min(start + _CHUNK, len(source)))
-        digest.update(source.gather(ids, "cpu").contiguous().numpy().data)
-    labels = source.labels
+def content_fingerprints(
+    parts: Iterable[UInt8[Tensor, "_ 3 s s"]], n: int, labels: Int64[Tensor, " n"] | None
+) -> tuple[str, str]:
+    """The fingerprint of pictures with their labels and without: 16 hex digits of the SHA-256 over shape, pixels and labels.
+
+    Args:
+        parts: the pictures in order, some at a time, so that no second copy of all is made.
+        n: how many they are.
+        labels: class numbers (n,), or None.
+    """
+    digest = hashlib.sha256()
+    for number, part in enumerate(parts):
+        if not number:
+            digest.update(f"{n} 3 {part.shape[-1]}\n".encode())
+        digest.update(part.contiguous().numpy().data)
+    labelled = digest.copy()
     if labels is not None:
-        digest.update(b"labels\n")
-        digest.update(labels.cpu().contiguous().numpy().data)
-    return digest.hexdigest()[:16]
+        labelled.update(b"labels\n")
+        labelled.update(labels.cpu().contiguous().numpy().data)
+    return labelled.hexdigest()[:16], digest.hexdigest()[:16]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .listing import RunsConfig, runs
     from .opening import Run, open_run
     from .options import Outcome
+    from .packing import PackConfig, pack
     from .pretraining import pretrain
     from .probing import ProbeConfig, probe
     from .published import PRESETS, preset_config, typed_preset
@@ -40,6 +41,7 @@ _HOME = {
     "InfoConfig": "describing", "info": "describing",
     "RunsConfig": "listing", "runs": "listing",
     "Outcome": "options",
+    "PackConfig": "packing", "pack": "packing",
     "PresetsConfig": "catalogue", "presets": "catalogue",
     "PRESETS": "published", "preset_config": "published", "typed_preset": "published",
     "PretrainConfig": "settings", "pretrain": "pretraining",
@@ -69,6 +71,7 @@ __all__ = [
     "FinetuneConfig",
     "InfoConfig",
     "Outcome",
+    "PackConfig",
     "PresetsConfig",
     "PretrainConfig",
     "ProbeConfig",
@@ -87,6 +90,7 @@ __all__ = [
     "finetune",
     "info",
     "open_run",
+    "pack",
     "preset_config",
     "presets",
     "pretrain",

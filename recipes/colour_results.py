@@ -123,7 +123,7 @@ def how_sure(painter: Painter, rgb: UInt8[Tensor, "b 3 h w"]) -> dict[str, UInt8
 
 def spread_ids(images: int) -> Int64[Tensor, " n"]:
     """A handful of image ids spread evenly over a source, so that every class shows."""
-    return torch.linspace(0, images - 1, min(SHOWN_PICTURES, images)).round().long()
+    return torch.linspace(0, images - 1, min(SHOWN_PICTURES, images), dtype=torch.float64).round().long()
 
 
 def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:

@@ -47,7 +47,7 @@ def embed(folder: RunFolder, compute: Compute, root: Path | None = None) -> None
         )
     settings = read_settings(folder)
     source = reopen_judged_source(replace(settings, root=root or settings.root), compute)
-    ids = torch.linspace(0, len(source) - 1, min(MOST_PICTURES, len(source))).round().long()
+    ids = torch.linspace(0, len(source) - 1, min(MOST_PICTURES, len(source)), dtype=torch.float64).round().long()
     source = source.subset(ids.to(compute.device))
     note(f"report: a map of {len(source)} pictures of {source.name}, by the features of {folder.path}")
     features = extract_features(

@@ -21,7 +21,7 @@ def save_extremes(folder: RunFolder, source: ImageSource, painter: Painter) -> N
     `figures/extremes.npz`: `grey`, `painted`, `true` (and `confidence` where the task has one) of the worst, worst first,
     then of the best; `delta_e2000` of the whole sample.
     """
-    ids = torch.linspace(0, len(source) - 1, min(MOST_PICTURES, len(source))).round().long()
+    ids = torch.linspace(0, len(source) - 1, min(MOST_PICTURES, len(source)), dtype=torch.float64).round().long()
     errors = [picture_delta_e2000(painted, true).cpu() for true, painted, _ in painter.predictions(source, ids)]
     if not errors:
         return

@@ -16,7 +16,7 @@ from timm.optim import param_groups_weight_decay
 from .._version import __version__
 from ..backbones import save_backbone
 from ..colour import Palette, bin_prior, build_palette
-from ..data import Batch, Batches, ImageSource
+from ..data import Batch, Batches, Ids, ImageSource
 from ..evaluation import colour_table
 from ..pretext import TASKS, Painter, PaintingTask, Task, leaked_labels, task_names
 from ..runtime.checkpoints import Checkpoints
@@ -127,21 +127,24 @@ def _check_sync(config: PretrainConfig, compute: Compute) -> None:
         )
 
 
-def _palette(config: PretrainConfig, source: ImageSource, kept: torch.Tensor) -> Palette | None:
+def _palette(config: PretrainConfig, source: ImageSource, kept: Ids) -> Palette | None:
     """The palette of the training images, fitted anew or, on resume, read back."""
     if not needs_palette(config.task):
         return None
     if config.resume:
         return read_palette(RunFolder(config.folder))
-    chunks = kept.split(_BATCH_OF_PASSES)
     fits = (getattr(TASKS[name], "fit_palette", None) for name in task_names(config.task))
     fit = next((fit for fit in fits if fit is not None), build_palette)
     return fit(
-        lambda: (source.gather(ids) for ids in chunks), config.colours, config.label_space, config.grey, config.seed
+        lambda: (source.gather(ids) for ids in kept.split(_BATCH_OF_PASSES)),
+        config.colours,
+        config.label_space,
+        config.grey,
+        config.seed,
     )
 
 
-def _bin_prior(source: ImageSource, kept: torch.Tensor, task: Task) -> torch.Tensor | None:
+def _bin_prior(source: ImageSource, kept: Ids, task: Task) -> torch.Tensor | None:
     """How frequent each ab bin is among the training pixels, which the colour metrics ask for; None if nothing is painted."""
     if not isinstance(task, PaintingTask):
         return None
@@ -214,7 +217,7 @@ def _train(
     network: torch.nn.Module,
     batches: Batches,
     held: ImageSource,
-    kept: torch.Tensor,
+    kept: Ids,
     shown: torch.Tensor,
     folder: RunFolder,
 ) -> int:

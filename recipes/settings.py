@@ -57,7 +57,8 @@ class PretrainConfig(ProcessOptions, DataOptions):
     Attributes:
         preset: start from the settings of a published system (see pretint presets); options typed beside it go before. In Python
             this is the name alone: preset_config(NAME, ...) gives the settings.
-        data: toy, cifar10, cifar100, stl10, a folder, a .tar(.gz, .xz) of a folder, or an .npz file.
+        data: toy, cifar10, cifar100, stl10, a folder, a .tar(.gz, .xz) of a folder, an .npz file, a pack (see pretint data pack),
+            or a folder of tar shards.
         task: what is learnt (see pretint tasks), or several joined by +, such as palette+contrast.
         task_weights: of the losses of several tasks, one each; all alike by default.
         backbone: an encoder's name (see pretint backbones).

@@ -7,10 +7,21 @@ from dataclasses import replace
 
 import torch
 
-from ..data import ImageSource, available_splits, hold_out, is_grey, only_classes, open_source
+from ..data import (
+    Ids,
+    ImageSource,
+    all_ids,
+    available_splits,
+    hold_out,
+    is_grey,
+    only_classes,
+    open_source,
+    spread_hold_out,
+)
 from ..pretext import task_names
 from ..runtime.device import Compute
 from ..runtime.errors import DataError
+from ..runtime.randomness import MANY
 from ..runtime.runlog import note
 from .settings import PretrainConfig
 
@@ -22,7 +33,7 @@ def open_training_source(config: PretrainConfig, compute: Compute) -> ImageSourc
         DataError: they can't be read, are all grey, are fewer than a batch, or lack the labels that the task learns from.
     """
     source = open_split(config, "train")
-    if config.limit is not None:
+    if config.limit is not None and config.limit < len(source):
         source = source.subset(torch.arange(min(config.limit, len(source))))
     if is_grey(source):
         raise DataError(f"--data {config.data}: all images are grey; colourization needs pictures with colour.")
@@ -71,10 +82,13 @@ def of_classes(source: ImageSource, classes: Sequence[str] | None) -> ImageSourc
     return source if classes is None else only_classes(source, classes)
 
 
-def held_out_ids(config: PretrainConfig, source: ImageSource) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids of the training images to learn from, and of those held out (none with `holdout` 0)."""
+def held_out_ids(config: PretrainConfig, source: ImageSource) -> tuple[Ids, Ids]:
+    """Ids of the training images to learn from, and of those held out (none with `holdout` 0); of very many, none is stored."""
+    many = len(source) > MANY
     if config.holdout == 0:
-        return torch.arange(len(source)), torch.arange(0)
+        return all_ids(len(source)) if many else torch.arange(len(source)), torch.arange(0)
+    if many:
+        return spread_hold_out(len(source), config.holdout, config.seed)
     return hold_out(source, config.holdout, config.seed)
 
 

@@ -17,8 +17,8 @@ _KEY = "sha256"
 
 
 def write_sealed(path: Path, value: dict[str, Any]) -> None:
-    """Writes a dictionary as JSON, atomically, with its sum."""
-    write_json(path, {**value, _KEY: _sum(value)})
+    """Writes a dictionary as JSON, atomically, with its sum; the dictionary has no key `sha256` of its own."""
+    write_json(path, {**value, _KEY: json_sha256(value)})
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
@@ -31,10 +31,11 @@ def read_sealed(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise RunFolderError(f"{path} does not hold what Pretint writes there; restore the file or run again.")
     found = value.pop(_KEY, None)
-    if found is not None and found != _sum(value):
+    if found is not None and found != json_sha256(value):
         raise RunFolderError(f"{path} was changed since it was written (checksum); restore the file or run again.")
     return value
 
 
-def _sum(value: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+def json_sha256(value: Any) -> str:
+    """The SHA-256 of a JSON value, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()

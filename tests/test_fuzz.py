@@ -14,7 +14,7 @@ _SCRIPT = Path(__file__).parents[1] / "benchmarks" / "fuzz.py"
 # as many as take a few seconds each
 EXAMPLES = {
     "config.json of a run": 60, "config.json of an encoder": 60, "safetensors headers": 150, "image bytes": 400, "tar members": 150,
-    "npz bytes": 80, "palette JSON": 150, "results.json": 25, "command lines": 30,
+    "tar shards": 60, "pack.json": 100, "npz bytes": 80, "palette JSON": 150, "results.json": 25, "command lines": 30,
 }  # fmt: skip
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pretint.data import available_splits, open_source
+from pretint.data import available_splits, folders, open_source
 from pretint.runtime.errors import ArgumentError, DataError
 
 
@@ -332,6 +332,18 @@ def test_random_bytes_under_an_archive_name_are_one_sentence(tmp_path):
     (tmp_path / "noise.tar.xz").write_bytes(lzma.compress(random.bytes(10_000)))
     with pytest.raises(DataError, match="damaged"):
         open_source(tmp_path / "noise.tar.xz")
+
+
+def test_a_bomb_or_a_cut_archive_is_refused_when_it_is_decompressed_whole(tmp_path, monkeypatch):
+    path = _tar(tmp_path / "x.tar.gz", {"cat/zeros.bin": bytes(2**22), "cat/a.png": _png(1)}, "w:gz")
+    assert sum(map(len, folders.read_whole(path))) > 2**22
+    monkeypatch.setattr(folders, "_BOMB_BYTES", 2**16)
+    monkeypatch.setattr(folders, "_MAX_TRAILING_BYTES", 2**16)
+    with pytest.raises(DataError, match="unpacks to more than"):
+        list(folders.read_whole(path))
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(DataError, match="damaged"):
+        list(folders.read_whole(path))
 
 
 def test_a_changed_archive_is_listed_anew(tmp_path):

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from pretint.cli import main
+from pretint.data import make_pack
 from pretint.recipes import DataCheckConfig, check_data
 from pretint.runtime.errors import ArgumentError, DataError
 
@@ -107,6 +108,42 @@ def test_pictures_beside_class_folders_are_told_and_looked_at_all_the_same(tmp_p
     found = check_data(DataCheckConfig(data=str(tmp_path))).results
     assert found["splits"]["train"]["pictures"] == 2
     assert "stray" in [problem["kind"] for problem in found["problems"]]
+
+
+def test_a_pack_is_looked_at_and_its_checksums_are_compared(
+    flawed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    make_pack(flawed, tmp_path / "pack", image_size=33, workers=1)
+    words = ["data", "check", str(tmp_path / "pack"), "--image-size", "33"]
+    assert main([*words, "--max-broken", "0", "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)["splits"]
+    assert (found["train"]["pictures"], found["test"]["pictures"]) == (293, 6)
+    assert found["train"]["classes"] == {"cat": 277, "dog": 15, "emu": 1, "fox": 0}
+    assert found["train"]["broken"] == ["train/cat/empty.jpg: the file is empty"]
+    shard = next((tmp_path / "pack").glob("test-*.u8"))
+    shard.write_bytes(bytes([shard.read_bytes()[0] ^ 1]) + shard.read_bytes()[1:])
+    assert main(words) == 2
+    assert f"the checksum of {shard.name} in the pack" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", ["tar", "tar.gz"])
+def test_tar_shards_are_looked_at_file_by_file(flawed: Path, tmp_path: Path, suffix: str):
+    for split in ("train", "test"):
+        for number, label in enumerate(("cat", "dog")):
+            path = tmp_path / "shards" / split / f"{number}.{suffix}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "1.cls").write_text(str(number))
+            with tarfile.open(path, f"w:{suffix[4:]}") as tar:
+                for picture in sorted((flawed / split / label).glob("*")):
+                    tar.add(picture, picture.name)
+                    tar.add(tmp_path / "1.cls", f"{picture.stem}.cls")
+    outcome = check_data(DataCheckConfig(data=str(tmp_path / "shards"), max_broken=0.0))
+    train, test = outcome.results["splits"]["train"], outcome.results["splits"]["test"]
+    assert outcome.code == 1
+    assert (train["pictures"], train["classes"], test["pictures"]) == (292, {"0": 277, "1": 15}, 4)
+    assert train["broken"] == [f"0.{suffix}/empty.jpg: the file is empty"]
+    assert train["duplicates"] == [[f"0.{suffix}/000.png", f"1.{suffix}/again.png"]]
+    assert (train["grey"], train["smallest"]) == (1, [20, 20])
 
 
 def test_what_is_no_data_is_an_error_and_not_a_verdict(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

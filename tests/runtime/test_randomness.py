@@ -7,7 +7,15 @@ import pytest
 import torch
 from scipy import stats
 
-from pretint.runtime.randomness import hash_bits, hash_permutation, hash_uniform, step_seed
+from pretint.runtime.randomness import (
+    MANY,
+    KeyedPermutation,
+    epoch_order,
+    hash_bits,
+    hash_permutation,
+    hash_uniform,
+    step_seed,
+)
 
 MASK = (1 << 64) - 1
 
@@ -124,3 +132,85 @@ def test_dropout_is_a_function_of_the_seed_and_the_step():
     assert torch.equal(mask(0, 7, 3), mask(0, 7, 1000))
     assert not torch.equal(mask(0, 7, 0), mask(0, 8, 0))
     assert not torch.equal(mask(0, 7, 0), mask(1, 7, 0))
+
+
+def walked(seed: int, epoch: int, n: int, position: int) -> int:
+    """The keyed permutation at one position, on Python integers: eight rounds over pairs (l, r), walked until inside."""
+    golden = 0x9E3779B97F4A7C15
+
+    def bits(x: int, stream: int) -> int:
+        key = splitmix_finalizer((seed + golden) & MASK)
+        key = splitmix_finalizer(((key ^ epoch) + golden) & MASK)
+        key = splitmix_finalizer(((key ^ stream) + golden) & MASK)
+        return splitmix_finalizer(((x + 1) * golden + key) & MASK)
+
+    a = next(a for a in range(1, n + 1) if a * a >= n)
+    b = -(-n // a)
+    while True:
+        left, right = divmod(position, b)
+        for number in range(0, 8, 2):
+            left = (left + (bits(right, 0x4F00 + number) >> 1) % a) % a
+            right = (right + (bits(left, 0x4F00 + number + 1) >> 1) % b) % b
+        position = left * b + right
+        if position < n:
+            return position
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 97, 1000])
+def test_the_keyed_permutation_is_the_network_of_the_paper_on_plain_integers(n: int):
+    assert KeyedPermutation(7, 3, n)[:].tolist() == [walked(7, 3, n, position) for position in range(n)]
+
+
+def test_the_keyed_permutation_holds_every_id_once_for_every_small_number():
+    for n in range(1, 150):
+        assert torch.equal(KeyedPermutation(n, 5, n)[:].sort().values, torch.arange(n)), n
+
+
+def test_the_keyed_permutation_holds_every_id_once_across_its_blocks():
+    order = KeyedPermutation(1, 2, 200_001)
+    pieces = torch.cat([order[start : start + 1000] for start in range(0, 200_001, 1000)])
+    assert torch.equal(pieces.sort().values, torch.arange(200_001))
+    assert torch.equal(order[65_000:131_500], pieces[65_000:131_500])
+    assert torch.equal(order[70_000:70_100:7], pieces[70_000:70_100:7])
+    assert len(order[5:5]) == len(order[300_000:]) == 0
+
+
+def test_the_keyed_permutation_of_a_hundred_million_is_even_and_keeps_no_order():
+    n, m = 10**8, 200_000
+    order = KeyedPermutation(0, 0, n)
+    for part in (order[:m], order[n - m :], order.at(torch.arange(0, n, n // m))):
+        assert len(part.unique()) == len(part)
+        assert stats.kstest(part.double().numpy() / n, "uniform").pvalue > 1e-4
+        # neighbours' ids are as far apart as independent ones: |u − v| has the distribution 1 − (1 − d)²
+        gaps = part.diff().abs().double().numpy() / n
+        assert stats.kstest(gaps[::2], lambda d: 1 - (1 - d) ** 2).pvalue > 1e-4
+        ranks = torch.stack([torch.arange(len(part)).double(), part.double()])
+        assert abs(float(torch.corrcoef(ranks)[0, 1])) < 0.015
+    kept = sum(table.numel() for table in order._tables)
+    assert kept < 100_000  # an index has 10⁸
+
+
+def test_each_place_of_the_keyed_permutation_has_each_id_equally_often_over_the_epochs():
+    orders = torch.stack([KeyedPermutation(0, epoch, 12)[:] for epoch in range(1000)])
+    for place in (0, 5, 11):
+        counts = torch.bincount(orders[:, place], minlength=12)
+        assert stats.chisquare(counts.numpy()).pvalue > 1e-4
+    pairs = torch.bincount(orders[:, 3] * 12 + orders[:, 4], minlength=144).view(12, 12)
+    assert stats.chisquare(pairs[~torch.eye(12, dtype=torch.bool)].numpy()).pvalue > 1e-4
+
+
+def test_seeds_and_epochs_give_keyed_permutations_that_have_nothing_in_common():
+    base = KeyedPermutation(0, 0, 50_000)[:]
+    for seed, epoch in ((0, 1), (1, 0), (2**31, 7)):
+        assert int((KeyedPermutation(seed, epoch, 50_000)[:] == base).sum()) < 8  # one is expected
+
+
+def test_the_order_of_up_to_a_hundred_and_thirty_thousand_is_what_it_was():
+    assert torch.equal(epoch_order(4, 2, MANY), hash_permutation(4, 2, MANY))
+    assert isinstance(epoch_order(4, 2, MANY + 1), KeyedPermutation)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_keyed_permutation_is_the_same_on_a_gpu():
+    there, here = KeyedPermutation(3, 4, 300_000, "cuda")[:], KeyedPermutation(3, 4, 300_000)[:]
+    assert torch.equal(there.cpu(), here)

@@ -1,0 +1,173 @@
+"""How is a pack read, so that data larger than memory costs a training run no memory?
+
+Its files are mapped: what is read lies in the system's page cache, which gives way whenever memory is wanted for anything else,
+and a batch is copied out of it. Nothing of the data is ever in the process's own (anonymous) memory but the batches under way.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Int64, UInt8
+from torch import Tensor
+
+from ..runtime.errors import DataError
+from ..runtime.files import file_sha256
+from ..runtime.sealed import json_sha256
+from .pack_index import PackIndex, SplitIndex, check_settings, labels_file, read_index
+from .reading import check_max_broken, stop_if_too_broken
+from .streams import StreamedSource
+
+# Of the machine's memory: a larger pack does not stay in the page cache from one epoch to the next.
+_CACHED_SHARE = 0.5
+
+
+class MappedShards:
+    """The pictures of a pack's files, by row over all of them.
+
+    Args:
+        folder: the pack.
+        parts: the splits whose files these are, one after the other.
+        size: side of the pictures, in pixels.
+    """
+
+    decoded = True
+
+    def __init__(self, folder: Path, parts: Sequence[SplitIndex], size: int):
+        shards = [shard for part in parts for shard in part.shards]
+        self.image_size = size
+        self.broken = tuple(line for part in parts for line in part.broken)
+        counts = torch.tensor([shard.pictures for shard in shards])
+        self._ends = counts.cumsum(0)
+        self._starts = self._ends - counts
+        self._maps = [_mapped(folder / shard.file) for shard in shards]
+        self._shards = [_as_tensor(memory, torch.uint8).view(-1, 3, size, size) for memory in self._maps]
+        self._advises = (
+            hasattr(mmap, "MADV_WILLNEED") and sum(map(len, self._maps)) > _CACHED_SHARE * _physical_memory()
+        )
+        if self._advises:
+            for memory in self._maps:
+                memory.madvise(mmap.MADV_RANDOM)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def read(self, rows: Int64[Tensor, " b"], out: UInt8[Tensor, "b 3 s s"]) -> None:
+        """Copies the pictures of these rows to `out`, shard by shard in the order in which they lie on the disk."""
+        rows, places = rows.sort()
+        numbers = torch.bucketize(rows, self._ends, right=True)  # (b,) which shard each row is in
+        inner = rows - self._starts[numbers]
+        touched, sizes = numbers.unique_consecutive(return_counts=True)
+        parts = list(zip(touched.tolist(), inner.split(sizes.tolist()), places.split(sizes.tolist()), strict=True))
+        if self._advises:
+            for number, part, _ in parts:
+                self._want(number, part)
+        for number, part, place in parts:
+            out.index_copy_(0, place, self._shards[number].index_select(0, part))
+
+    def _want(self, number: int, rows: Int64[Tensor, " b"]) -> None:
+        """Asks the system to fetch these pictures, all of a batch at once.
+
+        Left to itself it would fetch one at the first touch of each, wait, and read some 100 kB around it, of which one picture
+        is wanted: with `MADV_RANDOM` and `MADV_WILLNEED` the disk has many small orders at a time and nothing else to read.
+        """
+        bytes_each = 3 * self.image_size**2
+        for row in rows.tolist():
+            start = row * bytes_each // mmap.PAGESIZE * mmap.PAGESIZE
+            self._maps[number].madvise(mmap.MADV_WILLNEED, start, (row + 1) * bytes_each - start)
+
+
+def open_pack(
+    folder: Path, splits: Sequence[str], split: str, size: int, *, unlabelled: bool, max_broken: float
+) -> StreamedSource:
+    """The pictures of a pack's splits, one after the other.
+
+    Args:
+        folder: the pack.
+        splits: which of its splits.
+        split: what to call them together.
+        size: side of the pictures that is asked for.
+        unlabelled: leave labels out.
+        max_broken: the share of broken files at which a run goes on, as when the data was packed.
+
+    Raises:
+        DataError: the pack is damaged, not ended, of another size, or without such a split, or more files were broken than allowed.
+    """
+    check_max_broken(max_broken)
+    index = read_index(folder)
+    check_settings(folder, index, size)
+    parts = [_part(folder, index, name) for name in splits]
+    for part in parts:
+        stop_if_too_broken(list(part.broken), part.files, f"the pack {str(folder)!r}", max_broken)
+    labels = None
+    if not unlabelled and all(part.labels_sha256 is not None for part in parts):
+        every = [_labels(folder, name, part, index.class_names) for name, part in zip(splits, parts, strict=True)]
+        labels = every[0] if len(every) == 1 else torch.cat(every)
+    reader = MappedShards(folder, parts, size)
+    fingerprints = _joint([part.fingerprint for part in parts]), _joint([part.fingerprint_unlabelled for part in parts])
+    names = index.class_names if labels is not None else None
+    return StreamedSource(reader, labels, names, name=index.name, split=split, fingerprints=fingerprints)
+
+
+def pack_splits(folder: Path) -> tuple[str, ...]:
+    """The splits that a pack holds.
+
+    Raises:
+        DataError: it is damaged or not packed to its end.
+    """
+    index = read_index(folder)
+    return tuple(split for split in ("train", "test") if split in index.splits)
+
+
+def _part(folder: Path, index: PackIndex, split: str) -> SplitIndex:
+    if split not in index.splits:
+        raise DataError(
+            f"split: the pack {str(folder)!r} has no {split!r} pictures (found: {', '.join(index.splits)}); "
+            f"use split={next(iter(index.splits))!r}."
+        )
+    return index.splits[split]
+
+
+def _labels(folder: Path, split: str, part: SplitIndex, class_names: Sequence[str] | None) -> Int64[Tensor, " n"]:
+    """The labels, mapped as the pictures are; being small beside them, they are checked whenever the pack is opened."""
+    path = labels_file(folder, split)
+    try:
+        found = file_sha256(path)
+    except OSError as error:
+        raise DataError(f"data: {str(path)!r} cannot be read ({error.strerror}); check its permissions.") from error
+    if found != part.labels_sha256:
+        raise DataError(f"data: the checksum of {str(path)!r} is wrong; restore the file, or pack the data again.")
+    labels = _as_tensor(_mapped(path), torch.int64)
+    if int(labels.min()) < 0 or (class_names is not None and int(labels.max()) >= len(class_names)):
+        raise DataError(f"data: {str(path)!r} numbers classes that the pack does not have; pack the data again.")
+    return labels
+
+
+def _joint(fingerprints: Sequence[str]) -> str:
+    """The fingerprint of several splits together; of one, its own."""
+    return fingerprints[0] if len(fingerprints) == 1 else json_sha256(fingerprints)[:16]
+
+
+def _mapped(path: Path) -> mmap.mmap:
+    """A file as memory that can only be read."""
+    try:
+        with path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError) as error:
+        raise DataError(f"data: {str(path)!r} cannot be mapped into memory ({error}); restore the file.") from error
+
+
+def _as_tensor(memory: mmap.mmap, dtype: torch.dtype) -> Tensor:
+    with warnings.catch_warnings():
+        # torch warns that it can't be written to; nothing here writes
+        warnings.filterwarnings("ignore", message=".*not writable.*")
+        return torch.frombuffer(memory, dtype=dtype)
+
+
+def _physical_memory() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
