@@ -1,8 +1,9 @@
 """How large is each encoder, what does it cost, and how fast does it train, infer and load?
 
 Per encoder, with grey 32 × 32 input: parameters, multiply-accumulates of one image, feature maps, and the median of interleaved
-rounds of training (forward, backward, AdamW, on one fixed batch) and inference, in images per second; then the time that
-`load_backbone` takes with all its checks, after timm is imported.
+rounds of training (forward, backward, AdamW, on one fixed batch) and inference, in images per second; what channels_last has to do
+with it, as the median over the rounds of training with it over training without; then the time that `load_backbone` takes with all
+its checks, after timm is imported.
 
     python benchmarks/backbones.py
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
@@ -110,20 +111,27 @@ def seconds_to_load(name: str, rounds: int) -> float:
 def main(options: Options) -> None:
     compute = Compute.choose()
     print(f"{describe()}; {compute.precision}, batch {options.batch_size}\n")
-    print("| encoder | parameters | MACs | feature maps | training, images/s | inference, images/s | loading |")
-    print("|---|---|---|---|---|---|---|")
+    print(
+        "| encoder | parameters | MACs | feature maps | training, images/s | channels_last | inference, images/s | loading |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
     for name in options.names:
         encoder = create_backbone(name)
         count = sum(p.numel() for p in encoder.parameters())
         maps = " · ".join(f"{lv['num_chs']}×{32 // lv['reduction']}²" for lv in encoder.feature_info)  # type: ignore[union-attr,index,operator]
-        steps = [make(name, options.batch_size, compute) for make in (training_step, inference_step)]
+        steps = [
+            training_step(name, options.batch_size, compute),
+            training_step(name, options.batch_size, replace(compute, channels_last=False)),
+            inference_step(name, options.batch_size, compute),
+        ]
         for step in steps:
             step()  # warms up
         rounds = [[images_per_second(step, options, compute) for step in steps] for _ in range(options.rounds)]
-        training, inference = (median(rates) for rates in zip(*rounds, strict=True))
+        training, without, inference = zip(*rounds, strict=True)
+        gain = median(one / other for one, other in zip(training, without, strict=True))
         print(
-            f"| `{name}` | {count / 1e6:.2f} M | {multiply_accumulates(name) / 1e6:.0f} M | {maps} "
-            f"| {training:,.0f} | {inference:,.0f} | {seconds_to_load(name, options.rounds):.2f} s |",
+            f"| `{name}` | {count / 1e6:.2f} M | {multiply_accumulates(name) / 1e6:.0f} M | {maps} | {median(training):,.0f} "
+            f"| {gain:.2f}× | {median(inference):,.0f} | {seconds_to_load(name, options.rounds):.2f} s |",
             flush=True,
         )
 

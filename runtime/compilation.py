@@ -5,7 +5,7 @@ and painting go by the network that they always went by, whose names and weights
 
 A compiled network gives the same bits each time on the same machine with the same versions, wherever torch's own kernels do; they
 are other bits than those of the network as it is. So a run that goes on is compiled if it was compiled from its beginning, and not
-if not. On CUDA, where the fastest kernels are found by timing them, that is not promised, and without `--deterministic` it never was.
+if not. On CUDA, where the fastest kernels are found by timing them, equal bits are not promised, as they are not without compiling.
 """
 
 from __future__ import annotations

@@ -42,12 +42,12 @@ class Stream:
     def __str__(self) -> str:
         return self.name
 
-    def record_event(self) -> str:
+    def record_event(self) -> torch.cuda.Event:
         self.told.lines.append(f"{self} marks")
-        return "mark"
+        return torch.cuda.Event()
 
-    def wait_event(self, event: str) -> None:
-        self.told.lines.append(f"{self} waits for {event}")
+    def wait_event(self, event: torch.cuda.Event) -> None:
+        self.told.lines.append(f"{self} waits for the mark")
 
 
 def test_copies_go_through_a_stream_of_their_own_and_the_computing_waits_for_them(monkeypatch: pytest.MonkeyPatch):
@@ -66,7 +66,7 @@ def test_copies_go_through_a_stream_of_their_own_and_the_computing_waits_for_the
     told.lines.append("-")
     copies.receive(sent)
     before = ["into copying", "copy", "copying marks", "out of copying"]
-    assert told.lines == [*before, "-", "computing waits for mark", "kept for computing"]
+    assert told.lines == [*before, "-", "computing waits for the mark", "kept for computing"]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
