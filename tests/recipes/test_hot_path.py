@@ -1,7 +1,7 @@
 """Within a step the processor never waits for the device: gather, augmentation, targets, loss, clipping and finite check queue up.
 
-The meta device stands in for a GPU. It has no numbers: whoever wants to read one, or to choose by one, asks for what a GPU would have
-to be waited for.
+The meta device stands in for a GPU. It has no numbers: whoever wants to read one, or to choose by one, asks for what a GPU would
+have to be waited for.
 """
 
 from __future__ import annotations
