@@ -2,7 +2,7 @@
 
 Per encoder, with grey 32 × 32 input: parameters, multiply-accumulates of one image, feature maps, and the median of interleaved
 rounds of training (forward, backward, AdamW, on one fixed batch) and inference, in images per second. Beside them, as medians of
-the rounds' ratios, what training gains by channels_last, and inference by batch normalisation folded into the convolutions. Last the
+the rounds' ratios, what training gains by channels_last, and inference by folded batch normalisation. Last the
 time that `load_backbone` takes with all its checks, after timm is imported.
 
     python benchmarks/backbones.py
