@@ -1,5 +1,6 @@
 """Encoders: our own and timm's, made by name, saved and loaded so that other projects can use them."""
 
+from .batch_norm import fold_batch_norm
 from .card import model_card
 from .cnn import CNNEncoder
 from .contract import SMALLEST_SIZE, PyramidEncoder
@@ -50,6 +51,7 @@ __all__ = [
     "draw_weights",
     "export_backbone",
     "features",
+    "fold_batch_norm",
     "fold_rgb",
     "join_pair",
     "list_backbones",

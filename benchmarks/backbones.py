@@ -1,8 +1,9 @@
 """How large is each encoder, what does it cost, and how fast does it train, infer and load?
 
 Per encoder, with grey 32 × 32 input: parameters, multiply-accumulates of one image, feature maps, and the median of interleaved
-rounds of training (forward, backward, AdamW, on one fixed batch) and inference, in images per second; then the time that
-`load_backbone` takes with all its checks, after timm is imported.
+rounds of training (forward, backward, AdamW, on one fixed batch) and inference, in images per second. Beside them, as medians of
+the rounds' ratios, what training gains by channels_last, and inference by folded batch normalisation. Last the
+time that `load_backbone` takes with all its checks, after timm is imported.
 
     python benchmarks/backbones.py
 """
@@ -11,8 +12,8 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
@@ -21,7 +22,7 @@ import tyro
 from machine import describe
 from torch.utils.flop_counter import FlopCounterMode
 
-from pretint.backbones import create_backbone, load_backbone, save_backbone
+from pretint.backbones import create_backbone, fold_batch_norm, load_backbone, save_backbone
 from pretint.runtime.device import Compute
 
 SIZES = [f"pretint_{family}_{size}" for family in ("unet", "cnn", "resunet") for size in ("tiny", "small", "base")]
@@ -69,10 +70,12 @@ def training_step(name: str, batch_size: int, compute: Compute) -> Callable[[], 
     return step
 
 
-def inference_step(name: str, batch_size: int, compute: Compute) -> Callable[[], None]:
+def inference_step(name: str, batch_size: int, compute: Compute, *, folded: bool = False) -> Callable[[], None]:
     torch.manual_seed(0)
-    encoder = compute.place(create_backbone(name)).eval()
-    x = compute.layout(torch.randn(batch_size, 1, 32, 32, device=compute.device))
+    encoder = create_backbone(name).eval()
+    x = torch.randn(batch_size, 1, 32, 32, device=compute.device)
+    encoder = compute.place(fold_batch_norm(encoder, x[:2]) if folded else encoder)
+    x = compute.layout(x)
 
     @torch.inference_mode()
     def step() -> None:
@@ -96,6 +99,10 @@ def images_per_second(step: Callable[[], None], options: Options, compute: Compu
     return done / (time.perf_counter() - start)
 
 
+def gain(rates: Sequence[float], others: Sequence[float]) -> str:
+    return f"{median(rate / other for rate, other in zip(rates, others, strict=True)):.2f}×"
+
+
 def seconds_to_load(name: str, rounds: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         save_backbone(create_backbone(name), Path(folder))
@@ -110,20 +117,29 @@ def seconds_to_load(name: str, rounds: int) -> float:
 def main(options: Options) -> None:
     compute = Compute.choose()
     print(f"{describe()}; {compute.precision}, batch {options.batch_size}\n")
-    print("| encoder | parameters | MACs | feature maps | training, images/s | inference, images/s | loading |")
-    print("|---|---|---|---|---|---|---|")
+    print(
+        "| encoder | parameters | MACs | feature maps | training, images/s | channels_last "
+        "| inference, images/s | folded | loading |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|")
     for name in options.names:
         encoder = create_backbone(name)
         count = sum(p.numel() for p in encoder.parameters())
         maps = " · ".join(f"{lv['num_chs']}×{32 // lv['reduction']}²" for lv in encoder.feature_info)  # type: ignore[union-attr,index,operator]
-        steps = [make(name, options.batch_size, compute) for make in (training_step, inference_step)]
+        steps = [
+            training_step(name, options.batch_size, compute),
+            training_step(name, options.batch_size, replace(compute, channels_last=False)),
+            inference_step(name, options.batch_size, compute),
+            inference_step(name, options.batch_size, compute, folded=True),
+        ]
         for step in steps:
             step()  # warms up
         rounds = [[images_per_second(step, options, compute) for step in steps] for _ in range(options.rounds)]
-        training, inference = (median(rates) for rates in zip(*rounds, strict=True))
+        training, channels_first, inference, folded = zip(*rounds, strict=True)
         print(
-            f"| `{name}` | {count / 1e6:.2f} M | {multiply_accumulates(name) / 1e6:.0f} M | {maps} "
-            f"| {training:,.0f} | {inference:,.0f} | {seconds_to_load(name, options.rounds):.2f} s |",
+            f"| `{name}` | {count / 1e6:.2f} M | {multiply_accumulates(name) / 1e6:.0f} M | {maps} | {median(training):,.0f} "
+            f"| {gain(training, channels_first)} | {median(inference):,.0f} | {gain(folded, inference)} "
+            f"| {seconds_to_load(name, options.rounds):.2f} s |",
             flush=True,
         )
 

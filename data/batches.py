@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..runtime.errors import ArgumentError, UnknownNameError
 from ..runtime.processes import share, world_size
-from ..runtime.randomness import epoch_order, hash_uniform
+from ..runtime.randomness import epoch_order, hash_uniforms
 from .streams import gathered
 from .tensors import ImageSource
 
@@ -23,6 +23,12 @@ AUGMENTATIONS = ("none", "flip", "flip-crop", "flip-resized-crop", "flip-affine"
 # pictures adds _STREAMS_PER_VIEW, so that its flips and shifts are independent.
 _STREAM_FLIP, _STREAM_SHIFT_X, _STREAM_SHIFT_Y, _STREAM_AREA, _STREAM_ASPECT, _STREAM_ANGLE = 1, 2, 3, 4, 5, 6
 _STREAMS_PER_VIEW = 16
+# what is drawn beside the flip
+_STREAMS = {
+    "flip-crop": (_STREAM_SHIFT_X, _STREAM_SHIFT_Y),
+    "flip-resized-crop": (_STREAM_AREA, _STREAM_ASPECT, _STREAM_SHIFT_X, _STREAM_SHIFT_Y),
+    "flip-affine": (_STREAM_ANGLE, _STREAM_SHIFT_X, _STREAM_AREA),
+}
 _PADDING = 4
 _AREAS, _ASPECTS = (0.2, 1.0), (3 / 4, 4 / 3)
 _ANGLE, _SHEAR, _ZOOM = math.radians(20), 0.2, 0.2
@@ -76,25 +82,26 @@ def augment(
         raise UnknownNameError("augment", mode, AUGMENTATIONS)
     if mode == "none" or not len(rgb):
         return rgb
-    ids = ids.to(rgb.device)
-    base = view * _STREAMS_PER_VIEW
+    streams = (_STREAM_FLIP, *_STREAMS.get(mode, ()))
+    numbers = tuple(view * _STREAMS_PER_VIEW + stream for stream in streams)
+    # all at once: on a GPU a batch is so little work that what counts is how often something is launched
+    drawn = dict(zip(streams, hash_uniforms(seed, epoch, ids.to(rgb.device), numbers), strict=True))  # (b,) each
+    flip = drawn[_STREAM_FLIP] < 0.5
+    if mode in ("flip-resized-crop", "flip-affine"):
+        part = _resized_crop if mode == "flip-resized-crop" else _affine
+
+        def uniform(stream: int, low: float, high: float) -> Float[Tensor, " b"]:
+            return low + (high - low) * drawn[stream]
+
+        return _resample(rgb, part(uniform), flip)
     h, w = rgb.shape[-2:]
     columns = torch.arange(w, device=rgb.device).expand(len(rgb), w)  # (b, w) where each output column is read from
     rows = torch.arange(h, device=rgb.device).expand(len(rgb), h)  # (b, h)
     if mode == "flip-crop":
         shift = 2 * _PADDING + 1
-        dx = (hash_uniform(seed, epoch, ids, base + _STREAM_SHIFT_X) * shift).to(torch.int64) - _PADDING
-        dy = (hash_uniform(seed, epoch, ids, base + _STREAM_SHIFT_Y) * shift).to(torch.int64) - _PADDING
+        dx, dy = ((drawn[stream] * shift).to(torch.int64) - _PADDING for stream in (_STREAM_SHIFT_X, _STREAM_SHIFT_Y))
         columns = (columns + dx[:, None]).clamp_(0, w - 1)
         rows = (rows + dy[:, None]).clamp_(0, h - 1)
-    flip = hash_uniform(seed, epoch, ids, base + _STREAM_FLIP) < 0.5
-    if mode in ("flip-resized-crop", "flip-affine"):
-        part = _resized_crop if mode == "flip-resized-crop" else _affine
-
-        def uniform(stream: int, low: float, high: float) -> Float[Tensor, " b"]:
-            return low + (high - low) * hash_uniform(seed, epoch, ids, base + stream)
-
-        return _resample(rgb, part(uniform), flip)
     columns = torch.where(flip[:, None], columns.flip(1), columns)
     index = (rows[:, :, None] * w + columns[:, None, :]).flatten(1)  # (b, h·w)
     return rgb.flatten(2).gather(2, index[:, None].expand(-1, 3, -1)).view_as(rgb)

@@ -6,6 +6,7 @@ import hashlib
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -13,6 +14,7 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from ..runtime.errors import ArgumentError
+from .copies import Copies
 from .selections import Ids, LazyIds
 from .tensors import ImageSource, TensorSource
 
@@ -189,14 +191,15 @@ def gathered(source: ImageSource, id_batches: Iterable[Tensor], device: torch.de
     if not getattr(source, "streams", False):
         yield from ((ids, source.gather(ids, device), source.labels_of(ids)) for ids in id_batches)
         return
-    pool, under_way = ThreadPoolExecutor(1, thread_name_prefix="read-ahead"), deque[Future[Fetched]]()
+    copies, pool = Copies(device), ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
+    under_way = deque[Future[tuple[Fetched, torch.cuda.Event | None]]]()
     try:
         for ids in id_batches:
-            under_way.append(pool.submit(_fetch, source, ids, device))
+            under_way.append(pool.submit(copies.send, partial(_fetch, source, ids, device)))
             if len(under_way) > _AHEAD:
-                yield under_way.popleft().result()
+                yield copies.receive(under_way.popleft().result())
         while under_way:
-            yield under_way.popleft().result()
+            yield copies.receive(under_way.popleft().result())
     finally:
         pool.shutdown(cancel_futures=True)
 

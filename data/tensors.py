@@ -129,7 +129,8 @@ class TensorSource:
 
     def gather(self, ids: Int64[Tensor, " b"], device: torch.device | str | None = None) -> UInt8[Tensor, "b 3 s s"]:
         """The pictures with these ids, on `device` (None: where the source lives)."""
-        rows = ids.to(self.device, non_blocking=True)
+        # a copy from a GPU to here must be waited for: rows that have not arrived yet would be read
+        rows = ids.to(self.device, non_blocking=self.device.type == "cuda")
         rows = rows if self._rows is None else self._rows.index_select(0, rows)
         pictures = self._images.index_select(0, rows)
         return pictures if device is None else pictures.to(device, non_blocking=True)

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Int64, UInt8
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from .._version import __version__
+from ..backbones import fold_batch_norm
 from ..data import ImageSource
 from ..runtime.device import Compute
 from ..runtime.errors import ArgumentError, DataError, NotFiniteError, RunFolderError, UnknownNameError
@@ -28,7 +29,7 @@ from ..runtime.processes import any_process, is_main, rows_to_main, share
 from ..runtime.tensors import read_metadata, read_tensors, tensors_checksum
 
 # Part of every cache key: a change of the pooling or of the file's form makes old files unreachable rather than wrong.
-_CACHE_FORMAT = 2
+_CACHE_FORMAT = 3
 # A stage's grid is made coarser until it has no more numbers than this (Zhang et al. 2016, section 3.2, pool to about 9000).
 MOST_NUMBERS = 9000
 
@@ -63,8 +64,9 @@ def extract_features(
     Several processes each look at their share of the images, and all of them must call this; the main one gets all features, the
     others no rows.
 
-    The encoder runs in evaluation mode and inference mode; each module's training flag is put back afterwards. Nothing
-    but the pooled vectors (float32, allocated once) and one batch is held in memory.
+    The encoder runs in evaluation mode and inference mode, with its batch normalisation folded into its convolutions
+    (:func:`pretint.backbones.fold_batch_norm`); each module's training flag is put back afterwards. Nothing but the pooled
+    vectors (float32, allocated once) and one batch is held in memory.
 
     Args:
         encoder: keeps timm's contract (`forward_intermediates(x, intermediates_only=True)`: a list of (b, c, h, w)) and
@@ -148,6 +150,7 @@ def _pooled_stages(
     encoder: nn.Module, source: ImageSource, compute: Compute, batch_size: int, pooling: _Pooling
 ) -> dict[str, Tensor]:
     """One pass over the source: layer name -> float32 (n, d) on the CPU of the main process, checked to be finite."""
+    encoder = compute.place(fold_batch_norm(encoder, encoder.preprocess(_noise(source, compute))))  # pyright: ignore[reportCallIssue]
     own, arrays = torch.arange(len(source))[share(len(source))], {}
     on_gpu = compute.device.type == "cuda"
     for start, ids in zip(range(0, len(own), batch_size), own.split(batch_size), strict=True):
@@ -216,10 +219,7 @@ def _key(encoder: nn.Module, source: ImageSource, compute: Compute, pooling: _Po
     # Strides and activations are no weights but stand in the module's text; memory addresses in it mean nothing.
     architecture = re.sub(r"0x[0-9a-fA-F]+", "", repr(encoder))
     # A callable has no reliable text of its own, so preprocessing is known by what it makes of a fixed noisy picture.
-    side = source.image_size
-    steps = torch.arange(2 * 3 * side * side, device=compute.device)
-    picture = ((steps * 2654435761) >> 13).remainder(256).to(torch.uint8).view(2, 3, side, side)
-    seen = encoder.preprocess(picture)  # pyright: ignore[reportCallIssue]
+    seen = encoder.preprocess(_noise(source, compute))  # pyright: ignore[reportCallIssue]
     parts = {
         "format": _CACHE_FORMAT,
         "version": __version__,
@@ -232,6 +232,13 @@ def _key(encoder: nn.Module, source: ImageSource, compute: Compute, pooling: _Po
         "precision": [compute.precision, compute.device.type, torch.__version__],
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _noise(source: ImageSource, compute: Compute) -> UInt8[Tensor, "2 3 side side"]:
+    """Two pictures of noise, as large as the source's, always the same."""
+    side = source.image_size
+    steps = torch.arange(2 * 3 * side * side, device=compute.device)
+    return ((steps * 2654435761) >> 13).remainder(256).to(torch.uint8).view(2, 3, side, side)
 
 
 def _place(name: str) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""How many epochs fit into so many minutes? Measured on a few steps, before the run begins."""
+"""How long does a training step take, and how many epochs fit into so many minutes? Measured before the run begins."""
 
 from __future__ import annotations
 
@@ -29,8 +29,24 @@ def epochs_within(
 ) -> int:
     """Whole epochs that training is going to do in that time, from 1 to :data:`MOST_EPOCHS`; validation and painting come on top.
 
+    Model and optimiser as of :func:`seconds_per_step`.
+    """
+    each = seconds_per_step(model, optimizer, batches, loss_of, compute)
+    return min(max(1, int(60 * minutes / (each * len(batches)))), MOST_EPOCHS)
+
+
+def seconds_per_step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches: Batches,
+    loss_of: Callable[[Batch], Loss],
+    compute: Compute,
+    most: float = _SECONDS,
+) -> float:
+    """How long a step takes, in the mean over as many as there are in an epoch or in `most` seconds; a few go before.
+
     The model comes back with the weights and running statistics that it came with; the optimiser is used up. Several processes
-    take as many steps each, and as many epochs as the main one's clock allows.
+    take as many steps each, and go by the main one's clock.
     """
     kept = {name: value.clone() for name, value in model.state_dict().items()}
     model.train()
@@ -47,10 +63,8 @@ def epochs_within(
         now = time.perf_counter()
         seconds.append(now - last)
         last = now
-        if any_process(now - started > _SECONDS and step >= _WARM_UP):
+        if any_process(now - started > most and step >= _WARM_UP):
             break
     model.load_state_dict(kept)
     model.zero_grad(set_to_none=True)
-    each = fmean(seconds[_WARM_UP:] or seconds)
-    epochs = min(max(1, int(60 * minutes / (each * len(batches)))), MOST_EPOCHS)
-    return int(broadcast_from_main(torch.tensor(epochs)))
+    return float(broadcast_from_main(torch.tensor(fmean(seconds[_WARM_UP:] or seconds), dtype=torch.float64)))

@@ -30,8 +30,9 @@ from ..runtime.runfolder import RunFolder
 from ..runtime.runlog import RunLog, note
 from ..runtime.sealed import write_sealed
 from .beginning import begin_with
-from .budget import MOST_EPOCHS, epochs_within
+from .budget import MOST_EPOCHS, epochs_within, seconds_per_step
 from .colour_results import measure_colour, read_bin_prior, save_pictures, spread_ids, write_bin_prior
+from .compiling import training_network
 from .extremes import save_extremes
 from .opening import make_model, needs_palette, read_palette
 from .options import Outcome
@@ -43,6 +44,7 @@ from .together import in_all_processes
 from .training_data import class_count, data_name, held_out_ids, judged_source, open_training_source
 
 _BATCH_OF_PASSES = 4096
+_SECONDS_OF_STEPS = 1.0  # timed to say how long all are going to take
 _MOMENTUM = 0.9
 _RMSPROP_DECAY = 0.9  # as the systems that use it had it; with torch's 0.99 their tanh saturates at once
 
@@ -85,13 +87,17 @@ def _pretrain(config: PretrainConfig) -> Outcome:
         source.subset(kept), config.batch_size, seed=config.seed, augment=config.augment, views=task.views, device=compute.device
     )  # fmt: skip
     painter = Painter(model, task, compute, trained_decoding(config))
-    network = parallel(model, compute.device, accumulates=config.accumulate > 1)
+    network, compilation = training_network(config, painter, batches, lambda: _seconds(config, painter, batches))
+    network = parallel(network, compute.device, accumulates=config.accumulate > 1)
     judged = judged_source(config, lambda: source.subset(held if len(held) else kept), compute)
     shown = judged.gather(spread_ids(len(judged)))
     if config.minutes is not None and not config.resume:
         config = _within_minutes(config, config.minutes, painter, network, batches)
     prior = None if config.resume else _bin_prior(source, kept, task)
-    folder = go_on(config, source) if config.resume else _start_folder(config, source, palette, prior, begun)
+    if config.resume:
+        folder = go_on(config, source, compilation.to_dict(compute))
+    else:
+        folder = _start_folder(config, source, palette, prior, begun, compilation.to_dict(compute))
     barrier()  # what is in the folder can be read from here on
     epochs = 0
     if getattr(task, "trains", True):
@@ -157,6 +163,7 @@ def _start_folder(
     palette: Palette | None,
     prior: torch.Tensor | None,
     begun: dict[str, Any] | None,
+    compilation: dict[str, Any],
 ) -> RunFolder:
     """A fresh folder; made last of all, so that whatever was wrong before leaves nothing behind."""
     if not is_main():
@@ -170,6 +177,7 @@ def _start_folder(
             "data": {"name": source.name, "fingerprint": source.fingerprint, "images": len(source), "broken": len(source.broken),
                      "classes": class_count(source)},
             "init_from": begun,
+            "compilation": compilation,
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
             "versions": {
                 "pretint": __version__, "torch": torch.__version__, "timm": timm.__version__, "python": platform.python_version(),
@@ -193,6 +201,16 @@ def _loss_function(network: torch.nn.Module, task: Task, compute: Compute) -> Ca
         return task.loss(predictions, targets)
 
     return loss_of
+
+
+def _seconds(config: PretrainConfig, painter: Painter, batches: Batches) -> float:
+    """How long training is going to take, by the speed of the first steps; what it is given, where that is minutes."""
+    if config.minutes is not None and not config.resume:
+        return 60 * config.minutes
+    optimizer = _optimizer(config, painter.model, painter.compute)
+    loss_of = _loss_function(painter.model, painter.task, painter.compute)
+    each = seconds_per_step(painter.model, optimizer, batches, loss_of, painter.compute, _SECONDS_OF_STEPS)
+    return each * len(batches) * config.epochs
 
 
 def _within_minutes(

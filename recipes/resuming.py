@@ -16,9 +16,11 @@ from .options import plain
 from .published import usual_config
 from .settings import PretrainConfig
 
-# settings that decide nothing about where a run goes, and may change when it goes on
+# Settings that decide nothing about where a run goes, but for the last bits of its numbers (device, processes, compile), and may
+# change when it goes on: whoever moves it to a machine without a compiler must be able to.
 _FREE = frozenset({
-    "out", "resume", "overwrite", "json", "root", "device", "processes", "save_every", "save_minutes", "keep", "on_nonfinite",
+    "out", "resume", "overwrite", "json", "root", "device", "processes", "compile", "save_every", "save_minutes", "keep",
+    "on_nonfinite",
 })  # fmt: skip
 
 
@@ -48,7 +50,7 @@ def saved_settings(config: PretrainConfig) -> PretrainConfig:
         )
     note(f"pretrain: going on with the saved settings of {config.folder} ({saved.epochs} epochs in all)")
     device = saved.device if config.device == "auto" else config.device
-    cares = ("save_every", "save_minutes", "keep", "on_nonfinite")
+    cares = ("compile", "save_every", "save_minutes", "keep", "on_nonfinite")
     typed: dict[str, Any] = {name: getattr(config, name) for name in cares if given[name] != usual[name]}
     return replace(
         saved,
@@ -63,8 +65,13 @@ def saved_settings(config: PretrainConfig) -> PretrainConfig:
     )
 
 
-def go_on(config: PretrainConfig, source: ImageSource) -> RunFolder:
+def go_on(config: PretrainConfig, source: ImageSource, compilation: dict[str, Any]) -> RunFolder:
     """The folder of the run that is resumed, in the present format; its data must be what it was.
+
+    Args:
+        config: its settings.
+        source: its data.
+        compilation: whether its network is compiled from here on, for its `config.json`.
 
     Raises:
         DataError: it is not.
@@ -76,7 +83,7 @@ def go_on(config: PretrainConfig, source: ImageSource) -> RunFolder:
             f"--resume: {config.data} has changed since the run was started; start a new run in another --out."
         )
     if is_main():
-        folder.bring_up_to_date()
+        folder.bring_up_to_date(compilation=compilation)
     return folder
 
 

@@ -22,6 +22,7 @@ from ..pretext import (
     wants_pair,
 )
 from ..runtime.checkpoints import KEPT
+from ..runtime.compilation import COMPILE
 from ..runtime.errors import ArgumentError, UnknownNameError
 from ..runtime.loop import SCHEDULES
 from ..runtime.numbers import POLICIES
@@ -40,6 +41,7 @@ _CHOICES = {
     "decoder": tuple(DECODERS),
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
+    "compile": COMPILE,
     "on_nonfinite": POLICIES,
 }
 # settings that would do nothing with a task that does not take them, and are refused there
@@ -98,6 +100,8 @@ class PretrainConfig(ProcessOptions, DataOptions):
         fusion_weights: the classifier's weights, a .safetensors file or a folder with model.safetensors; by default timm's own.
         skips: encoder levels above the deepest that the decoder sees; all by default.
         batch_size: images a step, of all processes together.
+        compile: auto, on or off: whether torch compiles the network, which takes a minute or two; auto does it on CUDA, where
+            training is so long that it pays.
         sync_batch_norm: batch normalisation by the pictures of all processes, on GPUs; else each normalises by its own.
         accumulate: batches whose gradients are added up before a step.
         optimizer: adamw, adam, rmsprop or sgd (with Nesterov momentum 0.9).
@@ -161,6 +165,7 @@ class PretrainConfig(ProcessOptions, DataOptions):
     fusion_weights: Path | None = None
     skips: int | None = None
     batch_size: int = 256
+    compile: str = "auto"
     sync_batch_norm: bool = False
     accumulate: int = 1
     optimizer: str = "adamw"

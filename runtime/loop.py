@@ -243,8 +243,10 @@ class Training(Generic[BatchT]):
             for parameter in self._parameters:
                 if parameter.grad is not None:
                     parameter.grad.mul_(first.clamp_min(_LEAST) / total.clamp_min(_LEAST))
-        norm = nn.utils.clip_grad_norm_(self._parameters, self.settings.clip or math.inf)
-        finite = all_over_processes(torch.isfinite(norm) & torch.isfinite(sums).all())
+        norm = nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
+        if self.settings.clip is not None:
+            nn.utils.clip_grads_with_norm_(self._parameters, self.settings.clip, norm)
+        finite = all_over_processes(torch.isfinite(sums.sum() + norm))  # one number that is not finite spoils their sum
         ids = torch.cat([batch.ids for batch in group])
         self._guard.step(StepNumbers(self.state.step, self.state.epochs_ended + 1, ids, sums, norm), finite)
         self._sums += torch.where(finite, sums, 0.0)

@@ -6,6 +6,7 @@ finalizer of SplitMix64 (Steele, Lea & Flood 2014, "Fast splittable pseudorandom
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -44,8 +45,15 @@ def hash_bits(seed: int, epoch: int, ids: Int64[Tensor, " n"], stream: int) -> I
         ids: image ids (n,), int64.
         stream: which use of randomness this is (order, flip, crop …): different streams are independent.
     """
-    key = _mix_int(_mix_int(_mix_int(seed) ^ epoch) ^ stream)
-    x = (ids + 1) * _signed(_GOLDEN) + _signed(key)
+    return _mixed((ids + 1) * _signed(_GOLDEN) + _key(seed, epoch, stream))
+
+
+def _key(seed: int, epoch: int, stream: int) -> int:
+    return _signed(_mix_int(_mix_int(_mix_int(seed) ^ epoch) ^ stream))
+
+
+def _mixed(x: Int64[Tensor, ...]) -> Int64[Tensor, ...]:
+    """SplitMix64's finalizer."""
     x = (x ^ _shift_right(x, 30)) * _MULTIPLY_1
     x = (x ^ _shift_right(x, 27)) * _MULTIPLY_2
     return x ^ _shift_right(x, 31)
@@ -58,7 +66,24 @@ def hash_uniform(seed: int, epoch: int, ids: Int64[Tensor, " n"], stream: int) -
     >>> bool(((u >= 0) & (u < 1)).all())
     True
     """
-    return _shift_right(hash_bits(seed, epoch, ids, stream), 40).to(torch.float32) / (1 << 24)
+    return _top_bits(hash_bits(seed, epoch, ids, stream))
+
+
+def hash_uniforms(seed: int, epoch: int, ids: Int64[Tensor, " n"], streams: tuple[int, ...]) -> Float[Tensor, "s n"]:
+    """:func:`hash_uniform` of several streams, to the bit, a row each; on a GPU with the launches of one stream alone."""
+    keys = _keys(seed, epoch, streams, ids.device)
+    return _top_bits(_mixed((ids + 1) * _signed(_GOLDEN) + keys[:, None]))
+
+
+@functools.lru_cache(maxsize=64)
+def _keys(seed: int, epoch: int, streams: tuple[int, ...], device: torch.device) -> Int64[Tensor, " s"]:
+    """Kept for the next batch of the epoch: copying them to a GPU anew in each step would make each step wait for it."""
+    return torch.tensor([_key(seed, epoch, stream) for stream in streams], device=device)
+
+
+def _top_bits(x: Int64[Tensor, ...]) -> Float[Tensor, ...]:
+    """The top 24 bits of each number, in [0, 1)."""
+    return _shift_right(x, 40).to(torch.float32) / (1 << 24)
 
 
 # From so many images on, an order is computed piece by piece instead of being sorted and kept: about 1 MB of ids.

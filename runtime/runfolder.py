@@ -148,13 +148,15 @@ class RunFolder:
             )
         return folder
 
-    def bring_up_to_date(self) -> None:
-        """Before a run goes on: the folder has the present format, and nothing in it that a killed writer left behind."""
+    def bring_up_to_date(self, **changes: Any) -> None:
+        """Before a run goes on: the folder has the present format, and nothing in it that a killed writer left behind; its
+        `config.json` has the changes."""
         for folder in (self.path, self.checkpoints, self.encoder, self.figures):
             remove_temporaries(folder)
         config = self.config
-        if config["format_version"] != FORMAT_VERSION:
-            write_json(self.path / "config.json", {**config, "format_version": FORMAT_VERSION})
+        present = {**config, **changes, "format_version": FORMAT_VERSION}
+        if config != present:
+            write_json(self.path / "config.json", present)
 
     @property
     def config(self) -> dict[str, Any]:

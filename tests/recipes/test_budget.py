@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from torch import nn
 
 from pretint.data import Batch, Batches, make_toy
 from pretint.recipes import pretrain
-from pretint.recipes.budget import epochs_within
+from pretint.recipes.budget import epochs_within, seconds_per_step
 from pretint.recipes.opening import read_settings
 from pretint.runtime.device import Compute
 from pretint.runtime.errors import ArgumentError
@@ -33,21 +34,40 @@ class Clock:
         return self.now
 
 
+def ten_steps_of_two_seconds(
+    clock: Clock,
+) -> tuple[nn.Module, torch.optim.Optimizer, Batches, Callable[[Batch], Loss], Compute]:
+    model = nn.Sequential(nn.Conv2d(3, 1, 1), nn.BatchNorm2d(1))
+
+    def loss_of(batch: Batch) -> Loss:
+        clock.now += 2.0
+        return Loss.mean_of(model(batch.rgb.float()).square())
+
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    return (
+        model,
+        optimizer,
+        Batches(make_toy("train", n=80), 8, seed=0),
+        loss_of,
+        Compute(torch.device("cpu"), bf16=False),
+    )
+
+
+@pytest.mark.parametrize(("most", "steps"), [(1.0, 4), (11.0, 6), (1e9, 10)])
+def test_a_steps_duration_is_measured_for_as_long_as_wanted_but_no_longer_than_an_epoch(monkeypatch, most, steps):
+    clock = Clock()
+    monkeypatch.setattr("pretint.recipes.budget.time", clock)
+    assert seconds_per_step(*ten_steps_of_two_seconds(clock), most) == 2.0
+    assert clock.now == 2.0 * steps
+
+
 @pytest.mark.parametrize(("minutes", "epochs"), [(1.0, 3), (0.99, 2), (10.0, 30), (0.01, 1), (1000.0, 1000)])
 def test_epochs_are_the_time_over_the_steps_duration(monkeypatch, minutes, epochs):
     clock = Clock()
     monkeypatch.setattr("pretint.recipes.budget.time", clock)
-    model = nn.Sequential(nn.Conv2d(3, 1, 1), nn.BatchNorm2d(1))
+    model, *others = ten_steps_of_two_seconds(clock)  # an epoch: 20 seconds
     before = {name: value.clone() for name, value in model.state_dict().items()}
-
-    def loss_of(batch: Batch) -> Loss:
-        clock.now += 2.0  # ten steps an epoch: 20 seconds
-        return Loss.mean_of(model(batch.rgb.float()).square())
-
-    batches = Batches(make_toy("train", n=80), 8, seed=0)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    compute = Compute(torch.device("cpu"), bf16=False)
-    assert epochs_within(minutes, model, optimizer, batches, loss_of, compute) == epochs
+    assert epochs_within(minutes, model, *others) == epochs
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 

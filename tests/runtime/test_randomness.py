@@ -14,6 +14,7 @@ from pretint.runtime.randomness import (
     hash_bits,
     hash_permutation,
     hash_uniform,
+    hash_uniforms,
     step_seed,
 )
 
@@ -48,6 +49,13 @@ def test_uniform_passes_kolmogorov_smirnov_for_many_keys():
     ]
     assert min(p) > 1e-4
     assert np.mean(p) > 0.2
+
+
+def test_several_streams_at_once_are_the_streams_one_by_one():
+    ids = torch.tensor([0, 3, 2**40])
+    for seed, epoch in ((0, 0), (7, 3), (7, 4)):
+        together = hash_uniforms(seed, epoch, ids, (1, 17, 5))
+        assert torch.equal(together, torch.stack([hash_uniform(seed, epoch, ids, stream) for stream in (1, 17, 5)]))
 
 
 @pytest.mark.parametrize("other", [(0, 0, 2), (0, 1, 1), (1, 0, 1)])
