@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -63,13 +66,55 @@ class Runs:
         """Runs commands, each known by the name of its run, in so many processes; returns the processes' exit codes."""
         place = self.folder / title
         place.mkdir()
-        numbered = {list(commands).index(name): stop for name, stop in stops.items()}
-        codes = self._several(SCRIPT, size, place, COMMANDS=list(commands.values()), STOPS=numbered)
-        for name, tellers in zip(
-            commands, zip(*map(self._read, sorted(place.glob("told-*.json"))), strict=True), strict=False
-        ):
-            self.told[name] = tellers
+        codes = self._several(SCRIPT, size, place, **self._names(commands, stops))
+        self._collect(place, commands)
         return codes
+
+    def start_machines(
+        self, title: str, commands: dict[str, list[str]], port: int, **stops: tuple[int, int, int]
+    ) -> list[int]:
+        """The same on two machines, of one process each, by two of torchrun's agents that share nothing but the loopback network;
+        returns the agents' exit codes. Machine N runs in the folder `disk-N`, and process N is its.
+        """
+        place, agents = self.folder / title, []
+        for number in (0, 1):
+            disk = place / f"disk-{number}"
+            disk.mkdir(parents=True, exist_ok=True)
+            shutil.copy(self.data, disk)
+            names = place / f"names-{number}.json"
+            names.write_text(json.dumps({"FOLDER": str(place), **self._names(commands, stops)}))
+            words = [
+                "--nnodes", 2, "--nproc-per-node", 1, "--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}",
+                "--rdzv-id", title, "--rdzv-conf", f"is_host={1 - number}", "--local-addr", f"127.0.0.{1 + number}",
+                SCRIPT.with_name("run_node.py"), names,
+            ]  # fmt: skip
+            with (place / f"agent-{number}.txt").open("w") as said:
+                agents.append(
+                    subprocess.Popen(
+                        [sys.executable, "-m", "torch.distributed.run", *map(str, words)],
+                        cwd=disk,
+                        env={**os.environ, "OMP_NUM_THREADS": "1"},
+                        stdout=said,
+                        stderr=said,
+                    )
+                )
+        try:
+            codes = [agent.wait(timeout=200) for agent in agents]
+        finally:
+            for agent in agents:
+                agent.kill()
+        self._collect(place, commands)
+        return codes
+
+    @staticmethod
+    def _names(commands: dict[str, list[str]], stops: dict[str, tuple[int, int, int]]) -> dict[str, Any]:
+        numbered = {list(commands).index(name): stop for name, stop in stops.items()}
+        return {"COMMANDS": list(commands.values()), "STOPS": numbered}
+
+    def _collect(self, place: Path, commands: dict[str, list[str]]) -> None:
+        """Notes what the processes told of each command that came to its end."""
+        files = sorted(place.glob("told-*.json"))
+        self.told |= dict(zip(commands, zip(*map(self._read, files), strict=False), strict=False))
 
     @staticmethod
     def _read(path: Path) -> list[dict[str, Any]]:
@@ -287,6 +332,66 @@ def test_one_process_killed_ends_the_others_with_an_error_and_no_hang(several, t
     assert "Another process has ended" in lonely.printed("killed")
     assert newest(tmp_path / "run").name == f"step-{STEPS}.safetensors"  # of the first epoch's end
     assert load_file(newest(tmp_path / "run"))
+
+
+@pytest.fixture(scope="module")
+def machines(runs, free_port) -> Path:
+    """The folder of two machines that have trained together, after a run that one process began on the first machine's disk."""
+    place = runs.folder / "machines"
+    shutil.copytree(runs.folder / "stopped-1", place / "disk-0" / "runs" / "begun")
+    words = ["pretrain", "--data", "pictures.npz", "--out", "runs/bins", *BINS]
+    commands = {"bins-machines": words, "on-machines": ["pretrain", "--out", "runs/begun", "--resume"]}
+    assert runs.start_machines("machines", commands, free_port()) == [0, 0]
+    return place
+
+
+def test_two_machines_train_what_two_processes_on_one_train_to_the_bit_and_one_process_within_1e_6(runs, machines):
+    run = machines / "disk-0" / "runs" / "bins"
+    found, wanted = load_file(newest(run)), runs.weights("bins-2")
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+    assert_close(found, runs.weights("bins-1"))
+    for loss in ("train_loss", "validation_loss"):
+        logged, two, one = (
+            [row[loss] for row in RunFolder.open(folder).read_metrics()]
+            for folder in (run, runs.folder / "bins-2", runs.folder / "bins-1")
+        )
+        assert logged == two
+        assert logged == pytest.approx(one, abs=1e-6)
+
+
+def test_machines_need_no_common_disk_and_the_first_ones_holds_the_only_run_folder(runs, machines):
+    files = [
+        {str(path.relative_to(run)) for path in run.rglob("*") if "tensorboard" not in str(path)}
+        for run in (machines / "disk-0" / "runs" / "bins", runs.folder / "bins-2")
+    ]
+    assert files[0] == files[1]
+    assert [path.name for path in (machines / "disk-1").iterdir()] == ["pictures.npz"]
+
+
+def test_a_run_that_one_process_began_goes_on_with_two_machines(runs, machines):
+    assert runs.codes("on-machines") == [0, 0]
+    assert runs.seen("from-1", 1) + runs.seen("on-machines", 1) == runs.seen("bins-1", 1)
+    assert_close(load_file(newest(machines / "disk-0" / "runs" / "begun")), runs.weights("bins-1"))
+
+
+def test_other_images_on_another_machine_are_refused_and_a_machine_that_is_lost_ends_the_others_without_a_hang(
+    several, free_port, tmp_path: Path
+):
+    lonely = Runs(tmp_path, several)
+    for number in (0, 1):
+        disk = tmp_path / "lost" / f"disk-{number}"
+        disk.mkdir(parents=True)
+        np.savez(disk / "own.npz", images=np.random.default_rng(number).integers(0, 256, (20, 16, 16, 3), np.uint8))
+    own, common = (["pretrain", "--data", data, "--out", "run", *BINS] for data in ("own.npz", "pictures.npz"))
+    stop = (0, STEPS + 2, signal.SIGUSR1)
+    codes = lonely.start_machines("lost", {"own": own, "common": common}, free_port(), common=stop)
+    assert codes == [-signal.SIGKILL, 1]
+    assert lonely.codes("own") == [2, 2]
+    said = lonely.printed("lost")
+    assert said.count("process 1 has read other images than process 0") == 1
+    assert "Another process has ended" in said
+    assert newest(tmp_path / "lost" / "disk-0" / "run").name == f"step-{STEPS}.safetensors"
 
 
 def test_processes_are_started_by_the_command_or_by_torchrun_and_not_by_the_function(small_data: Path, tmp_path: Path):
