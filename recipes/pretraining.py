@@ -71,7 +71,7 @@ def _pretrain(config: PretrainConfig) -> Outcome:
     compute = Compute.choose(config.device, config.precision)
     _check_sync(config, compute)
     source = open_training_source(config, compute)
-    check_same_data(source, config.data)
+    check_same_data(source)
     kept, held = held_out_ids(config, source)
     torch.manual_seed(config.seed)
     palette = _palette(config, source, kept)

@@ -50,7 +50,7 @@ def check_processes(config: ProcessOptions) -> int:
     )
 
 
-def check_same_data(source: ImageSource, typed: str) -> None:
+def check_same_data(source: ImageSource) -> None:
     """Raises DataError, on all processes, unless all have read the same images: each machine may have a disk of its own."""
     if processes.world_size() == 1:
         return
@@ -58,7 +58,7 @@ def check_same_data(source: ImageSource, typed: str) -> None:
     others = [rank for rank, fingerprint in enumerate(found) if fingerprint != found[0]]
     if others:
         raise DataError(
-            f"--data {typed}: process {others[0]} has read other images than process 0; give all machines the same files."
+            f"--data: process {others[0]} has read other images than process 0; give all machines the same files."
         )
 
 

@@ -1,7 +1,7 @@
 """Runs what run_commands.py runs, for a worker that torchrun starts; no test itself.
 
-Its argument is a JSON file with the globals of run_commands.py. SIGUSR1 takes the machine away: the worker and torchrun's agent, which
-has started it, are killed at once.
+Its argument is a JSON file with the globals of run_commands.py. SIGUSR1 takes the machine away: the worker and torchrun's agent,
+which has started it, are killed at once.
 """
 
 import json

@@ -136,9 +136,9 @@ def test_a_number_of_processes_without_the_rest_of_what_torchrun_sets_is_refused
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("WORLD_SIZE", "8")
     monkeypatch.setenv("RANK", "3")
-    with pytest.raises(ArgumentError, match="LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT is not set"):
-        with processes.joined("cpu"):
-            pass
+    missing = "LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT is not set"
+    with pytest.raises(ArgumentError, match=missing), processes.joined("cpu"):
+        pass
 
 
 @pytest.fixture
