@@ -65,7 +65,7 @@ class Options:
             32.3 · 10^15 operations in 7 minutes (Jordan, cifar10-airbench, README); assumed of the U-Net.
         gigabytes_per_second: of networks, each way: 300 is an A100's NVLink (same data sheet), 12.5 and 1.25 are Ethernet with 100
             and 10 Gbit/s; all nominal.
-        latency_us: of a message in these networks, in microseconds; assumed.
+        latency_us: of a message in each of these networks, in microseconds; assumed.
         gpus: numbers of GPUs.
         gpu_batch: images a step on each GPU.
         gpu_image_size: side in pixels.
@@ -84,7 +84,7 @@ class Options:
     peak_tflops: float = 312.0
     peak_share: float = 0.25
     gigabytes_per_second: tuple[float, ...] = (300.0, 12.5, 1.25)
-    latency_us: float = 20.0
+    latency_us: tuple[float, ...] = (2.0, 20.0, 50.0)
     gpus: tuple[int, ...] = (1, 8)
     gpu_batch: int = 256
     gpu_image_size: int = 64
@@ -325,24 +325,27 @@ def predict(options: Options, found: Measured, parameters: int, count: int) -> N
     size, image = 4 * parameters, 3 * side * side
     print(
         f"\nPredicted, not measured: {options.gpu_batch} images of {side} px a step on each GPU, {count / 1e9:.2f} · 10^9 "
-        f"operations an image, {options.peak_share:.0%} of {options.peak_tflops:g} TFLOP/s, {options.latency_us:g} µs a message. "
-        f"Each GPU holds {(state_bytes(parameters, 2) + each * options.gpu_batch) / 1e9:.1f} GB besides the images (feature maps "
+        f"operations an image, {options.peak_share:.0%} of {options.peak_tflops:g} TFLOP/s. Each GPU "
+        f"holds {(state_bytes(parameters, 2) + each * options.gpu_batch) / 1e9:.1f} GB besides the images (feature maps "
         "as measured above, by their number of pixels).\n"
     )
-    print(
-        "| images | GPUs | network, GB/s | sent, MB a step | a step | of it waiting | images/s | an epoch | data | read |"
-    )
+    print("| images | GPUs | network | sent a step | a step | of it waiting | images/s | an epoch | data | read |")
     print("|---|---|---|---|---|---|---|---|---|---|")
+    networks = [Network(math.inf, 0.0)]
+    networks += [
+        Network(1e9 * gigabytes, 1e-6 * microseconds)
+        for gigabytes, microseconds in zip(options.gigabytes_per_second, options.latency_us, strict=True)
+    ]
     for images in options.images:
         for gpus in options.gpus:
-            for gigabytes in options.gigabytes_per_second if gpus > 1 else (math.inf,):
-                network = Network(1e9 * gigabytes, 1e-6 * options.latency_us)
+            for network in networks[1:] if gpus > 1 else networks[:1]:
                 step = step_seconds(compute, size, gpus, network, overlaps=True)
                 rate = gpus * options.gpu_batch / step
+                name = f"{network.bandwidth / 1e9:g} GB/s, {1e6 * network.latency:g} µs" if gpus > 1 else "–"
                 print(
-                    f"| {images:,} | {gpus} | {gigabytes if gpus > 1 else '–'} | {sent_bytes(size, gpus) / 1e6:.1f} "
-                    f"| {1000 * step:.1f} ms | {1 - compute / step:.0%} | {rate:,.0f} | {duration(images / rate)} "
-                    f"| {images * image / 1e9:,.1f} GB | {rate * image / 1e9:.2f} GB/s |"
+                    f"| {images:,} | {gpus} | {name} | {sent_bytes(size, gpus) / 1e6:.1f} MB | {1000 * step:.1f} ms "
+                    f"| {1 - compute / step:.0%} | {rate:,.0f} | {duration(images / rate)} | {images * image / 1e9:,.1f} GB "
+                    f"| {rate * image / 1e9:.2f} GB/s |"
                 )
 
 

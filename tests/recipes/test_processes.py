@@ -181,6 +181,11 @@ def runs(several, tmp_path_factory: pytest.TempPathFactory) -> Runs:
             **dict(zip((f"{name}-2" for name in names), second, strict=True)),
             "odd": go("odd", BINS, "--batch-size", "9"), "large": go("large", BINS, "--batch-size", "64"),
             "few": ["evaluate", str(all_runs.folder / "bins-1"), "--data", str(all_runs.folder / "one.npz"), "--device", "cpu"],
+            "transferred": [
+                "transfer", all_runs.copy("bins-1", "transferred"), "--data", all_runs.data, "--device", "cpu",
+                "--precision", "fp32", "--protocols", "linear", "--seeds", "1", "--epochs", "1", "--batch-size", "12",
+                "--no-control", "--no-ceiling", "--root", str(all_runs.folder / "cache-{rank}"),
+            ],
             "sync": go("sync", BINS, "--sync-batch-norm"),
             "own": go("own", BINS, "--data", str(all_runs.folder / "own-{rank}.npz")),
             "nan": go("nan", BINS, "--learning-rate", "1e30", "--clip", "1e30"),
@@ -281,6 +286,13 @@ def test_probe_and_fine_tuning_judge_each_test_image_once_under_two_processes(ru
         assert np.sum(right["confusion"]) == TEST
         if left["protocol"] == "linear":
             assert right["confusion"] == left["confusion"]
+
+
+def test_a_supervised_control_is_kept_in_each_cache_where_machines_have_caches_of_their_own(runs):
+    assert runs.codes("transferred") == [0, 0]
+    kept = [load_file(next((runs.folder / f"cache-{rank}" / "supervised").rglob("*.safetensors"))) for rank in (0, 1)]
+    assert all(torch.equal(kept[0][name], kept[1][name]) for name in kept[0])
+    assert {row["init"] for row in read_results(runs.folder / "transferred")["transfer"]} >= {"supervised-grey"}
 
 
 @pytest.mark.parametrize("file", ["palette.json", "chroma.json"])
