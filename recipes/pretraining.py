@@ -24,7 +24,7 @@ from ..runtime.determinism import determinism
 from ..runtime.device import Compute
 from ..runtime.errors import ArgumentError
 from ..runtime.loop import LoopSettings, Loss, Training
-from ..runtime.processes import barrier, is_main, parallel, sum_over_processes, world_size
+from ..runtime.processes import barrier, from_main, is_main, parallel, sum_over_processes, world_size
 from ..runtime.results import add_results
 from ..runtime.runfolder import RunFolder
 from ..runtime.runlog import RunLog, note
@@ -40,7 +40,7 @@ from .painting import trained_decoding
 from .published import typed_command, usual_config
 from .resuming import folder_settings, go_on, saved_settings, whose
 from .settings import PretrainConfig
-from .together import in_all_processes
+from .together import check_same_data, in_all_processes
 from .training_data import class_count, data_name, held_out_ids, judged_source, open_training_source
 
 _BATCH_OF_PASSES = 4096
@@ -73,6 +73,7 @@ def _pretrain(config: PretrainConfig) -> Outcome:
     compute = Compute.choose(config.device, config.precision)
     _check_sync(config, compute)
     source = open_training_source(config, compute)
+    check_same_data(source)
     kept, held = held_out_ids(config, source)
     torch.manual_seed(config.seed)
     palette = _palette(config, source, kept)
@@ -138,7 +139,7 @@ def _palette(config: PretrainConfig, source: ImageSource, kept: Ids) -> Palette 
     if not needs_palette(config.task):
         return None
     if config.resume:
-        return read_palette(RunFolder(config.folder))
+        return from_main(lambda: read_palette(RunFolder(config.folder)))
     fits = (getattr(TASKS[name], "fit_palette", None) for name in task_names(config.task))
     fit = next((fit for fit in fits if fit is not None), build_palette)
     return fit(
@@ -319,7 +320,8 @@ def _finish(
         lines = [f"Run folder: {folder.path}", f"{painter.task.name} paints nothing. Next: pretint probe {folder.path}"]
         results = add_results(folder.path, "colour", []) if is_main() else {}
         return Outcome({"run": str(folder.path), **results}, [], lines)
-    entry = measure_colour(painter, judged, "test" if judged.split == "test" else "held-out", read_bin_prior(folder))
+    prior = from_main(lambda: read_bin_prior(folder))
+    entry = measure_colour(painter, judged, "test" if judged.split == "test" else "held-out", prior)
     if not is_main():
         return Outcome({"run": str(folder.path)})
     entry["data"] = data_name(judged, config.classes)

@@ -19,7 +19,7 @@ from ..downstream import fine_tune
 from ..runtime.device import Compute
 from ..runtime.encoderfacts import EncoderFacts
 from ..runtime.errors import DataError, RunFolderError
-from ..runtime.processes import any_process, is_main
+from ..runtime.processes import any_process, is_main, main_first
 from ..runtime.runlog import note
 from ..runtime.tensors import read_metadata, read_tensors, tensors_checksum, write_tensors
 
@@ -155,14 +155,16 @@ def _train(train: ImageSource, judged: ImageSource, folder: Path, compute: Compu
         title="classifier",
     )
     note(f"--recolour: trained in {result.seconds:.0f} s; it finds {100 * result.top1:.1f} % of the true pictures.")
-    _write(folder, result.model, {"data": train.name, "fingerprint": train.fingerprint, "budget": asdict(budget)})
+    with main_first():  # each machine has it in its own cache, unless that is the main process's too
+        if is_main() or _read(folder, int(train.labels.max()) + 1) is None:
+            _write(
+                folder, result.model, {"data": train.name, "fingerprint": train.fingerprint, "budget": asdict(budget)}
+            )
     return result.model
 
 
 def _write(folder: Path, model: Any, card: dict[str, Any]) -> None:
     """The classifier goes last and names its encoder, so that half of a pair is never taken for a whole one."""
-    if not is_main():
-        return
     try:
         save_backbone(model, folder / "encoder", {"task": "classification of true colours", **card})
         classifier = model.get_classifier().state_dict()

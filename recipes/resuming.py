@@ -8,7 +8,7 @@ from typing import Any
 from ..data import ImageSource
 from ..runtime.errors import ArgumentError, DataError
 from ..runtime.files import file_sha256
-from ..runtime.processes import is_main
+from ..runtime.processes import from_main, is_main
 from ..runtime.runfolder import RunFolder
 from ..runtime.runlog import note
 from .opening import check_fits_weights, read_settings
@@ -30,15 +30,20 @@ def folder_settings(config: PretrainConfig) -> dict[str, Any]:
 
 
 def saved_settings(config: PretrainConfig) -> PretrainConfig:
-    """The settings of the run in `--out`; what was typed must agree with them.
+    """The settings of the run in `--out`, which the main process reads for all; what was typed must agree with them.
 
     Raises:
         RunFolderError: there is no such run.
         ArgumentError: settings were typed that the run was not started with; all are named.
     """
-    folder = RunFolder.open(config.folder)
-    saved = read_settings(folder)
-    check_fits_weights(saved, folder)
+
+    def read() -> PretrainConfig:
+        folder = RunFolder.open(config.folder)
+        saved = read_settings(folder)
+        check_fits_weights(saved, folder)
+        return saved
+
+    saved = from_main(read)
     # where minutes were given, its epochs came out of them, and stay
     free = _FREE if saved.minutes is None else _FREE | {"minutes", "epochs"}
     given, was, usual = plain(config), plain(saved), {**plain(usual_config(config.preset)), "preset": None}
@@ -76,8 +81,8 @@ def go_on(config: PretrainConfig, source: ImageSource, compilation: dict[str, An
     Raises:
         DataError: it is not.
     """
-    folder = RunFolder.open(config.folder)
-    was = folder.config.get("data", {}).get("fingerprint")
+    folder = RunFolder(config.folder)
+    was = from_main(lambda: RunFolder.open(config.folder).config.get("data", {}).get("fingerprint"))
     if was != source.fingerprint:
         raise DataError(
             f"--resume: {config.data} has changed since the run was started; start a new run in another --out."

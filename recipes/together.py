@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
+from ..data import ImageSource
 from ..runtime import processes
 from ..runtime.device import resolve_device
-from ..runtime.errors import ArgumentError
+from ..runtime.errors import ArgumentError, DataError
 from .options import Outcome, ProcessOptions
 
 ConfigT = TypeVar("ConfigT", bound=ProcessOptions)
@@ -24,9 +25,7 @@ def in_all_processes(verb: Callable[[ConfigT], Outcome]) -> Callable[[ConfigT], 
     @functools.wraps(verb)
     def joined(config: ConfigT) -> Outcome:
         started = check_processes(config)
-        device = resolve_device(config.device)
-        processes.check_devices(device.type, 1 if started == 1 else config.processes)
-        with processes.joined(device.type):
+        with processes.joined(resolve_device(config.device).type):
             return verb(replace(config, processes=started))
 
     return joined
@@ -49,6 +48,18 @@ def check_processes(config: ProcessOptions) -> int:
         f"processes: {config.processes} are asked for, and one is running; start them by the command pretint --processes, or run "
         "your script under torchrun --nproc-per-node."
     )
+
+
+def check_same_data(source: ImageSource) -> None:
+    """Raises DataError, on all processes, unless all have read the same images: each machine may have a disk of its own."""
+    if processes.world_size() == 1:
+        return
+    found = processes.gather_numbers([int(source.fingerprint, 16)])
+    others = [rank for rank, fingerprint in enumerate(found) if fingerprint != found[0]]
+    if others:
+        raise DataError(
+            f"--data: process {others[0]} has read other images than process 0; give all machines the same files."
+        )
 
 
 def start_processes(config: ProcessOptions, words: Sequence[str]) -> int:

@@ -19,7 +19,7 @@ from ..data import AUGMENTATIONS
 from ..downstream import FineTuneResult, fine_tune
 from ..evaluation import expected_calibration_error, transfer_row
 from ..runtime.errors import ArgumentError, RunFolderError, UnknownNameError
-from ..runtime.processes import any_process, is_main
+from ..runtime.processes import any_process, is_main, main_first
 from ..runtime.runlog import note
 from .options import not_negative
 from .transfer_data import Judged, TransferOptions
@@ -149,14 +149,16 @@ def supervised_encoder(
         trained = _tune(judged, untrained, options, 1.0, seed, scratch=True).model
         card = {"task": "supervised", "data": judged.train.name, "epochs": options.epochs, "seed": seed}
         kept = True
-        if is_main():
-            try:
-                save_backbone(trained, folder, card, judged.train.image_size)
-            except OSError as error:
-                note(
-                    f"transfer: {folder} can't be written ({error}); the supervised control is not kept for the next time."
-                )
-                kept = False
+        with main_first():  # each machine has it in its own cache, unless that is the main process's too
+            if is_main() or _cached_encoder(folder) is None:
+                try:
+                    save_backbone(trained, folder, card, judged.train.image_size)
+                except OSError as error:
+                    note(
+                        f"transfer: {folder} can't be written ({error}); the supervised control is not kept for the next "
+                        "time."
+                    )
+                    kept = False
         if any_process(not kept):
             return trained
         # not the trained one: it has a classifier, and its features would be cached under another name than those of the next call

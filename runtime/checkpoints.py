@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from .errors import NotFiniteError, RunFolderError
 from .files import file_sha256, read_json, remove_temporaries, write_json
-from .processes import is_main
+from .processes import from_main, is_main
 from .runlog import note
 from .tensors import contiguous_copies, optimizer_tensors, read_metadata, read_tensors, restore_optimizer, write_tensors
 
@@ -155,11 +155,19 @@ class Checkpoints:
         remove_temporaries(self.folder)
 
     def load_last(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-        """Puts the newest checkpoint that is whole into model and optimiser and returns the loop's state.
+        """Puts the newest checkpoint that is whole into model and optimiser and returns the loop's state. The main process reads it
+        for all.
 
         Raises:
             RunFolderError: there is none, all are damaged, or it belongs to another run.
         """
+        path, tensors, header = from_main(self._read_last)
+        _put(tensors, model, path)
+        moments = {k.removeprefix(_OPTIMIZER): v for k, v in tensors.items() if k.startswith(_OPTIMIZER)}
+        restore_optimizer(optimizer, moments)
+        return _parsed(header, "state", path)
+
+    def _read_last(self) -> tuple[Path, dict[str, Tensor], dict[str, str]]:
         found = [self.path(step) for step in reversed(self.steps)]
         found += [path for path in (self.folder / _OLD_LAST,) if path.is_file()]
         if not found:
@@ -174,20 +182,17 @@ class Checkpoints:
             if path != found[0]:
                 note(f"going on from {path.name} instead")
             self._check_run(header, path)
-            _put(tensors, model, path)
-            moments = {k.removeprefix(_OPTIMIZER): v for k, v in tensors.items() if k.startswith(_OPTIMIZER)}
-            restore_optimizer(optimizer, moments)
-            return _parsed(header, "state", path)
+            return path, tensors, header
         names = ", ".join(path.name for path in found)
         raise RunFolderError(f"{self.folder}: every checkpoint is damaged ({names}); start again with --overwrite.")
 
     def load_best(self, model: nn.Module) -> dict[str, Any]:
-        """Puts the best weights into the model and returns the loop's state of that epoch.
+        """Puts the best weights into the model and returns the loop's state of that epoch. The main process reads them for all.
 
         Raises:
             RunFolderError: there are none, they are damaged, or they do not fit the model.
         """
-        path, tensors, header = self._read_best()
+        path, tensors, header = from_main(self._read_best)
         _put(tensors, model, path)
         return _parsed(header, "state", path)
 

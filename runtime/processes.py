@@ -11,10 +11,11 @@ import atexit
 import os
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -27,13 +28,19 @@ from .errors import ArgumentError, DataError, ProcessError
 # The others wait while the main process fits a probe or reads an archive for the first time. One that has ended is noticed at
 # once, by its closed connection; this is for one that hangs.
 _PATIENCE, _MEETING = timedelta(hours=2), timedelta(minutes=10)
+# What torchrun tells each process besides WORLD_SIZE. Nothing of it can be guessed: on several machines a process's number is not
+# that of its GPU.
+_TOLD = ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _LOST = re.compile(r"gloo|nccl|connection (was )?(closed|reset|refused)|broken pipe|c10d|socket", re.IGNORECASE)
+
+ValueT = TypeVar("ValueT")
 
 
 @dataclass(frozen=True)
 class _Group:
     rank: int
     size: int
+    local_rank: int = 0
 
 
 _group: _Group | None = None
@@ -54,7 +61,7 @@ def launched() -> int:
 
 def local_rank() -> int:
     """This process's number on its machine, which is also the number of its GPU; 0 when there is only one."""
-    return 0 if _group is None else int(os.environ.get("LOCAL_RANK", _group.rank))
+    return 0 if _group is None else _group.local_rank
 
 
 def rank() -> int:
@@ -80,14 +87,20 @@ def joined(device_type: str) -> Iterator[None]:
         device_type: "cuda" exchanges tensors on GPUs through NCCL and those on the CPU through gloo, "cpu" all through gloo.
 
     Raises:
-        ArgumentError: the device takes one process only, or there are fewer GPUs than processes.
+        ArgumentError: the device takes one process only, there are fewer GPUs than processes on this machine, or an environment
+            variable of torchrun is missing.
         ProcessError: the processes do not find each other, or another one has ended.
     """
     global _group
     if launched() == 1 or _group is not None:
         yield
         return
-    check_devices(device_type, int(os.environ.get("LOCAL_WORLD_SIZE", launched())))
+    if missing := [name for name in _TOLD if name not in os.environ]:
+        raise ArgumentError(
+            f"WORLD_SIZE says that there are {launched()} processes, but {', '.join(missing)} is not set; start with torchrun or "
+            "--processes, which set all of it, or unset WORLD_SIZE."
+        )
+    check_devices(device_type, launched(), here=int(os.environ["LOCAL_WORLD_SIZE"]))
     try:
         _group = _meet(device_type)
         yield
@@ -102,24 +115,26 @@ def joined(device_type: str) -> Iterator[None]:
         _group = None
 
 
-def check_devices(device_type: str, processes: int) -> None:
-    """Raises ArgumentError unless so many processes on one machine each have a device."""
+def check_devices(device_type: str, processes: int, here: int | None = None) -> None:
+    """Raises ArgumentError unless each of so many processes has a device; `here` are on this machine, by default all."""
+    here = processes if here is None else here
     if processes > 1 and device_type == "mps":
         raise ArgumentError(
             "--processes: an Apple GPU serves one process only; leave --processes out, or add --device cpu."
         )
-    if processes > 1 and device_type == "cuda" and torch.cuda.device_count() < processes:
+    if processes > 1 and device_type == "cuda" and torch.cuda.device_count() < here:
         raise ArgumentError(
-            f"--processes: {processes} processes need as many GPUs, and this machine has {torch.cuda.device_count()}; "
-            "use fewer, or --device cpu."
+            f"--processes: {here} processes need as many GPUs, and this machine has {torch.cuda.device_count()}; use fewer, or "
+            "--device cpu."
         )
 
 
 def _meet(device_type: str) -> _Group:
     """The process group, made when it is first wanted; it is left when the interpreter ends."""
     global _store
+    local = int(os.environ["LOCAL_RANK"])
     if device_type == "cuda":
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+        torch.cuda.set_device(local)
     if not dist.is_initialized():
         store, number, size = next(dist.rendezvous("env://", timeout=_MEETING))
         _store = dist.PrefixStore("pretint", store)
@@ -131,7 +146,7 @@ def _meet(device_type: str) -> _Group:
             timeout=_PATIENCE,
         )
         atexit.register(_part)
-    return _Group(dist.get_rank(), dist.get_world_size())
+    return _Group(dist.get_rank(), dist.get_world_size(), local)
 
 
 def _part() -> None:
@@ -157,12 +172,30 @@ def first_to_say(sentence: str, *, last_word: bool = False) -> bool:
 
 @contextmanager
 def main_first() -> Iterator[None]:
-    """The main process does the work inside before the others do: it downloads or caches what they then find."""
-    if not is_main():
+    """The main process does the work inside before the others do: it downloads or caches what they then find.
+
+    Then comes the first process of each other machine, and then the rest: on a disk that all machines share everybody finds what
+    the main process made, and on disks of their own what the first one there did.
+    """
+    turn = 0 if is_main() else 1 if local_rank() == 0 else 2
+    for _ in range(turn):
         barrier()
     yield
-    if is_main():
+    for _ in range(turn, 2):
         barrier()
+
+
+def from_main(read: Callable[[], ValueT]) -> ValueT:
+    """What the main process reads, on every process, so that its disk need not be in reach of the others; all must call this.
+
+    Args:
+        read: called on the main process alone; gives numbers, words, tensors on the CPU, or things made of them.
+    """
+    if _group is None:
+        return read()
+    box = [read() if is_main() else None]
+    dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
+    return box[0]  # pyright: ignore[reportReturnType]  # what the main process has put there
 
 
 def barrier() -> None:

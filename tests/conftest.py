@@ -48,7 +48,19 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.fixture(scope="session")
-def several() -> Callable[..., list[int]]:
+def free_port() -> Callable[[], int]:
+    """Gives a number of a port where nobody listens."""
+
+    def find() -> int:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            return free.getsockname()[1]
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def several(free_port) -> Callable[..., list[int]]:
     """Runs a script of the tests in several processes, which find each other as under torchrun; gives their exit codes.
 
     They are forked off a server that has imported torch and computed nothing, so that they start at once.
@@ -57,10 +69,7 @@ def several() -> Callable[..., list[int]]:
     context.set_forkserver_preload(_NEEDED)
 
     def run(script: Path, size: int, folder: Path, seconds: float = 300.0, **names: Any) -> list[int]:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        workers = []
+        port, workers = free_port(), []
         for rank in range(size):
             environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
             environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": 1}

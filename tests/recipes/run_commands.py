@@ -1,7 +1,8 @@
 """Runs commands of `pretint` one after another; one of the processes that the fixture `several` starts, and no test itself.
 
-It is run by path, with ENVIRONMENT, FOLDER, COMMANDS and STOPS as globals. In FOLDER it leaves what it printed (`printed-RANK.txt`)
-and, as `told-RANK.json`, each command's exit code and the image ids of each of its training batches.
+It is run by path, with ENVIRONMENT, FOLDER, COMMANDS and STOPS as globals; {rank} in a command is the process's number. In FOLDER
+it leaves what it printed (`printed-RANK.txt`) and, as `told-RANK.json`, each command's exit code and the image ids of each of its
+training batches.
 """
 
 import functools
@@ -23,6 +24,7 @@ printed = os.open(f"{FOLDER}/printed-{rank}.txt", os.O_WRONLY | os.O_CREAT)
 os.dup2(printed, 1)
 os.dup2(printed, 2)
 
+import timm  # noqa: E402, F401 - it derives layers from those that are replaced below
 from torch import nn, set_num_threads  # noqa: E402
 
 set_num_threads(1)
@@ -53,6 +55,6 @@ def recorded_steps(self: Batches, epoch: int, start: int):
 Batches._steps = recorded_steps
 for words in COMMANDS:
     told.append({"seen": []})
-    told[-1]["code"] = main(words)
+    told[-1]["code"] = main([word.replace("{rank}", rank) for word in words])
     Path(FOLDER, f"told-{rank}.json").write_text(json.dumps(told))
 raise SystemExit(max(one["code"] for one in told))

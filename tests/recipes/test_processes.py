@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -58,18 +61,63 @@ class Runs:
         self.folder, self._several, self.told = folder, several, {}
         self.data = str(save_colourful(folder / "pictures.npz"))
         np.savez(folder / "one.npz", images=np.full((1, 16, 16, 3), 90, np.uint8))
+        for rank in (0, 1):
+            images = np.random.default_rng(rank).integers(0, 256, (20, 16, 16, 3), np.uint8)
+            np.savez(folder / f"own-{rank}.npz", images=images)
 
     def start(self, size: int, title: str, commands: dict[str, list[str]], **stops: tuple[int, int, int]) -> list[int]:
         """Runs commands, each known by the name of its run, in so many processes; returns the processes' exit codes."""
         place = self.folder / title
         place.mkdir()
-        numbered = {list(commands).index(name): stop for name, stop in stops.items()}
-        codes = self._several(SCRIPT, size, place, COMMANDS=list(commands.values()), STOPS=numbered)
-        for name, tellers in zip(
-            commands, zip(*map(self._read, sorted(place.glob("told-*.json"))), strict=True), strict=False
-        ):
-            self.told[name] = tellers
+        codes = self._several(SCRIPT, size, place, **self._names(commands, stops))
+        self._collect(place, commands)
         return codes
+
+    def start_machines(
+        self, title: str, commands: dict[str, list[str]], port: int, **stops: tuple[int, int, int]
+    ) -> list[int]:
+        """The same on two machines, of one process each, by two of torchrun's agents that share nothing but the loopback network;
+        returns the agents' exit codes. Machine N runs in the folder `disk-N`, and process N is its.
+        """
+        place, agents = self.folder / title, []
+        for number in (0, 1):
+            disk = place / f"disk-{number}"
+            disk.mkdir(parents=True, exist_ok=True)
+            shutil.copy(self.data, disk)
+            names = place / f"names-{number}.json"
+            names.write_text(json.dumps({"FOLDER": str(place), **self._names(commands, stops)}))
+            words = [
+                "--nnodes", 2, "--nproc-per-node", 1, "--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}",
+                "--rdzv-id", title, "--rdzv-conf", f"is_host={1 - number}", "--local-addr", f"127.0.0.{1 + number}",
+                SCRIPT.with_name("run_node.py"), names,
+            ]  # fmt: skip
+            with (place / f"agent-{number}.txt").open("w") as said:
+                agents.append(
+                    subprocess.Popen(
+                        [sys.executable, "-m", "torch.distributed.run", *map(str, words)],
+                        cwd=disk,
+                        env={**os.environ, "OMP_NUM_THREADS": "1"},
+                        stdout=said,
+                        stderr=said,
+                    )
+                )
+        try:
+            codes = [agent.wait(timeout=200) for agent in agents]
+        finally:
+            for agent in agents:
+                agent.kill()
+        self._collect(place, commands)
+        return codes
+
+    @staticmethod
+    def _names(commands: dict[str, list[str]], stops: dict[str, tuple[int, int, int]]) -> dict[str, Any]:
+        numbered = {list(commands).index(name): stop for name, stop in stops.items()}
+        return {"COMMANDS": list(commands.values()), "STOPS": numbered}
+
+    def _collect(self, place: Path, commands: dict[str, list[str]]) -> None:
+        """Notes what the processes told of each command that came to its end."""
+        files = sorted(place.glob("told-*.json"))
+        self.told |= dict(zip(commands, zip(*map(self._read, files), strict=False), strict=False))
 
     @staticmethod
     def _read(path: Path) -> list[dict[str, Any]]:
@@ -133,7 +181,13 @@ def runs(several, tmp_path_factory: pytest.TempPathFactory) -> Runs:
             **dict(zip((f"{name}-2" for name in names), second, strict=True)),
             "odd": go("odd", BINS, "--batch-size", "9"), "large": go("large", BINS, "--batch-size", "64"),
             "few": ["evaluate", str(all_runs.folder / "bins-1"), "--data", str(all_runs.folder / "one.npz"), "--device", "cpu"],
+            "transferred": [
+                "transfer", all_runs.copy("bins-1", "transferred"), "--data", all_runs.data, "--device", "cpu",
+                "--precision", "fp32", "--protocols", "linear", "--seeds", "1", "--epochs", "1", "--batch-size", "12",
+                "--no-control", "--no-ceiling", "--root", str(all_runs.folder / "cache-{rank}"),
+            ],
             "sync": go("sync", BINS, "--sync-batch-norm"),
+            "own": go("own", BINS, "--data", str(all_runs.folder / "own-{rank}.npz")),
             "nan": go("nan", BINS, "--learning-rate", "1e30", "--clip", "1e30"),
         },
         **{"from-2": (1, STEPS + 2, signal.SIGTERM), "again-2": (0, 3, signal.SIGTERM)},
@@ -224,7 +278,7 @@ def test_evaluation_counts_each_image_once_under_one_two_and_three_processes(run
             if isinstance(value, float):
                 assert entry[name] == pytest.approx(value, rel=1e-5, abs=1e-6), name
             else:
-                assert entry[name] == value or name.endswith("per_class"), name
+                assert entry[name] == value or name.endswith("per_class") or name == "command", name
 
 
 def test_probe_and_fine_tuning_judge_each_test_image_once_under_two_processes(runs):
@@ -235,6 +289,13 @@ def test_probe_and_fine_tuning_judge_each_test_image_once_under_two_processes(ru
         assert np.sum(right["confusion"]) == TEST
         if left["protocol"] == "linear":
             assert right["confusion"] == left["confusion"]
+
+
+def test_a_supervised_control_is_kept_in_each_cache_where_machines_have_caches_of_their_own(runs):
+    assert runs.codes("transferred") == [0, 0]
+    kept = [load_file(next((runs.folder / f"cache-{rank}" / "supervised").rglob("*.safetensors"))) for rank in (0, 1)]
+    assert all(torch.equal(kept[0][name], kept[1][name]) for name in kept[0])
+    assert {row["init"] for row in read_results(runs.folder / "transferred")["transfer"]} >= {"supervised-grey"}
 
 
 @pytest.mark.parametrize("file", ["palette.json", "chroma.json"])
@@ -265,6 +326,7 @@ def test_a_run_folder_is_the_same_for_any_number_of_processes(runs):
         ("large", "fewer than a batch of 64"),
         ("few", "1 images are fewer than 2 processes"),
         ("sync", "--sync-batch-norm: torch has it for CUDA alone"),
+        ("own", "process 1 has read other images than process 0"),
     ],
 )
 def test_fewer_images_than_the_batch_or_the_processes_and_other_misfits_are_one_sentence(runs, name, words):
@@ -290,6 +352,57 @@ def test_one_process_killed_ends_the_others_with_an_error_and_no_hang(several, t
     assert "Another process has ended" in lonely.printed("killed")
     assert newest(tmp_path / "run").name == f"step-{STEPS}.safetensors"  # of the first epoch's end
     assert load_file(newest(tmp_path / "run"))
+
+
+@pytest.fixture(scope="module")
+def machines(runs, free_port) -> Path:
+    """The folder of two machines that have trained together, after a run that one process began on the first machine's disk."""
+    place = runs.folder / "machines"
+    shutil.copytree(runs.folder / "stopped-1", place / "disk-0" / "runs" / "begun")
+    words = ["pretrain", "--data", "pictures.npz", "--out", "runs/bins", *BINS]
+    commands = {"bins-machines": words, "on-machines": ["pretrain", "--out", "runs/begun", "--resume"]}
+    assert runs.start_machines("machines", commands, free_port()) == [0, 0]
+    return place
+
+
+def test_two_machines_train_what_two_processes_on_one_train_to_the_bit_and_one_process_within_1e_6(runs, machines):
+    run = machines / "disk-0" / "runs" / "bins"
+    found, wanted = load_file(newest(run)), runs.weights("bins-2")
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+    assert_close(found, runs.weights("bins-1"))
+    for loss in ("train_loss", "validation_loss"):
+        logged, two, one = (
+            [row[loss] for row in RunFolder.open(folder).read_metrics()]
+            for folder in (run, runs.folder / "bins-2", runs.folder / "bins-1")
+        )
+        assert logged == two
+        assert logged == pytest.approx(one, abs=1e-6)
+
+
+def test_machines_need_no_common_disk_and_the_first_ones_holds_the_only_run_folder(runs, machines):
+    files = [
+        {str(path.relative_to(run)) for path in run.rglob("*") if "tensorboard" not in str(path)}
+        for run in (machines / "disk-0" / "runs" / "bins", runs.folder / "bins-2")
+    ]
+    assert files[0] == files[1]
+    assert [path.name for path in (machines / "disk-1").iterdir()] == ["pictures.npz"]
+
+
+def test_a_run_that_one_process_began_goes_on_with_two_machines(runs, machines):
+    assert runs.codes("on-machines") == [0, 0]
+    assert runs.seen("from-1", 1) + runs.seen("on-machines", 1) == runs.seen("bins-1", 1)
+    assert_close(load_file(newest(machines / "disk-0" / "runs" / "begun")), runs.weights("bins-1"))
+
+
+def test_a_machine_that_is_lost_ends_the_others_with_an_error_and_no_hang(several, free_port, tmp_path: Path):
+    """The one that keeps the run's folder and torchrun's meeting point, of all."""
+    lonely = Runs(tmp_path, several)
+    words = ["pretrain", "--data", "pictures.npz", "--out", "run", *BINS]
+    stop = (0, STEPS + 2, signal.SIGUSR1)
+    assert lonely.start_machines("lost", {"run": words}, free_port(), run=stop) == [-signal.SIGKILL, 1]
+    assert "Another process has ended" in lonely.printed("lost")
+    assert newest(tmp_path / "lost" / "disk-0" / "run").name == f"step-{STEPS}.safetensors"  # of the first epoch's end
 
 
 def test_processes_are_started_by_the_command_or_by_torchrun_and_not_by_the_function(small_data: Path, tmp_path: Path):

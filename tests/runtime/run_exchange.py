@@ -11,6 +11,7 @@ ENVIRONMENT: dict[str, str]
 FOLDER: str
 
 os.environ.update(ENVIRONMENT)
+os.environ["LOCAL_RANK"] = "001"[int(ENVIRONMENT["RANK"])]
 
 import torch  # noqa: E402
 from torch import nn  # noqa: E402
@@ -69,12 +70,14 @@ with processes.joined("cpu"):
             model["used"](everything).square().sum().backward()
         told[f"averaged {accumulate}"] = float((shared - model["used"].weight.grad).abs().max())
 
-    place = Path(FOLDER, "cached")
-    with processes.main_first():
-        if processes.is_main():
-            time.sleep(0.2)
-            place.write_text("here")
-        told["main first"] = place.exists()
+    # process 0 is a machine, 1 and 2 are another one: with a disk for both, and with one each
+    for disk, place in (("shared", Path(FOLDER, "cached")), ("own", Path(FOLDER, f"cached-{min(rank, 1)}"))):
+        with processes.main_first():
+            told[f"{disk} disk"] = place.exists()
+            if not place.exists():
+                time.sleep(0.2)
+                place.write_text("here")
+    told["from main"] = processes.from_main(lambda: [rank, torch.full((2,), float(rank))])[1].tolist()
     told["says"] = [processes.first_to_say("the disk is full"), processes.first_to_say("lost", last_word=True)]
     try:
         processes.share(2)

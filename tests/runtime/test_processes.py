@@ -31,7 +31,7 @@ def told(several, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, An
 def test_processes_know_their_number_only_between_joining_and_leaving(told):
     for rank, one in enumerate(told):
         assert one["before"] == [0, 1, True]
-        assert one["inside"] == [rank, 3, rank == 0, rank]
+        assert one["inside"] == [rank, 3, rank == 0, rank == 2]  # the last one is the second on its machine
         assert one["after"] == [0, 1, 1.0]
 
 
@@ -64,8 +64,13 @@ def test_gradients_are_those_of_one_process_also_held_back_and_beside_a_layer_wi
     assert max(one[f"averaged {accumulate}"] for one in told) < 1e-5
 
 
-def test_the_main_process_goes_first_where_others_find_what_it_made(told):
-    assert all(one["main first"] for one in told)
+def test_the_main_process_goes_first_then_the_first_of_each_machine_then_those_who_find_what_these_made(told):
+    assert [one["shared disk"] for one in told] == [False, True, True]
+    assert [one["own disk"] for one in told] == [False, False, True]
+
+
+def test_what_the_main_process_reads_is_told_to_all(told):
+    assert [one["from main"] for one in told] == [[0.0, 0.0]] * 3
 
 
 def test_of_an_error_that_all_processes_meet_one_line_is_printed(told):
@@ -95,7 +100,10 @@ def test_alone_nothing_is_sent_and_a_model_stays_itself():
 
 
 def test_a_lost_connection_becomes_a_sentence_and_another_error_stays_what_it_is(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name, value in {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", "1")
     monkeypatch.setattr(processes, "_meet", lambda device_type: processes._Group(0, 2))
     with pytest.raises(ProcessError, match="--resume"), processes.joined("cpu"):
         raise RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:40133")
@@ -112,6 +120,25 @@ def test_devices_that_can_not_be_shared_are_refused(monkeypatch: pytest.MonkeyPa
         processes.check_devices("cuda", 2)
     with pytest.raises(ArgumentError, match="Apple"):
         processes.check_devices("mps", 2)
+
+
+def test_several_machines_need_a_gpu_for_each_of_their_own_processes_only(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    processes.check_devices("cuda", 8, here=2)
+    with pytest.raises(ArgumentError, match="4 processes need as many GPUs, and this machine has 2"):
+        processes.check_devices("cuda", 8, here=4)
+    with pytest.raises(ArgumentError, match="Apple"):
+        processes.check_devices("mps", 2, here=1)
+
+
+def test_a_number_of_processes_without_the_rest_of_what_torchrun_sets_is_refused_in_a_sentence(monkeypatch):
+    for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    monkeypatch.setenv("RANK", "3")
+    missing = "LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT is not set"
+    with pytest.raises(ArgumentError, match=missing), processes.joined("cpu"):
+        pass
 
 
 @pytest.fixture
