@@ -22,6 +22,7 @@ from ..pretext import (
     wants_pair,
 )
 from ..runtime.checkpoints import KEPT
+from ..runtime.device import LAYOUTS
 from ..runtime.errors import ArgumentError, UnknownNameError
 from ..runtime.loop import SCHEDULES
 from ..runtime.numbers import POLICIES
@@ -40,6 +41,7 @@ _CHOICES = {
     "decoder": tuple(DECODERS),
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
+    "layout": LAYOUTS,
     "on_nonfinite": POLICIES,
 }
 # settings that would do nothing with a task that does not take them, and are refused there
@@ -97,6 +99,8 @@ class PretrainConfig(ProcessOptions, DataOptions):
         fusion_weights: the classifier's weights, a .safetensors file or a folder with model.safetensors; by default timm's own.
         skips: encoder levels above the deepest that the decoder sees; all by default.
         batch_size: images a step, of all processes together.
+        layout: auto, channels-last or channels-first: how feature maps lie in memory while the network learns; auto is
+            channels-last (pretint benchmark says what is faster).
         sync_batch_norm: batch normalisation by the pictures of all processes, on GPUs; else each normalises by its own.
         accumulate: batches whose gradients are added up before a step.
         optimizer: adamw, adam, rmsprop or sgd (with Nesterov momentum 0.9).
@@ -160,6 +164,7 @@ class PretrainConfig(ProcessOptions, DataOptions):
     fusion_weights: Path | None = None
     skips: int | None = None
     batch_size: int = 256
+    layout: str = "auto"
     sync_batch_norm: bool = False
     accumulate: int = 1
     optimizer: str = "adamw"
