@@ -72,9 +72,15 @@ def ours(source: TensorSource, task: Task, options: Options, augment: str, devic
     return {"augmented": lambda: run(False), "with grey and labels": lambda: run(True)}
 
 
-def make_theirs(images: Tensor, colours: Tensor, options: Options, augment: str, device: torch.device) -> Loops:
+def repeated(scenes: Tensor, count: int) -> Tensor:
+    """So many pictures."""
+    return scenes[torch.arange(count) % len(scenes)]
+
+
+def make_theirs(scenes: Tensor, colours: Tensor, options: Options, augment: str, device: torch.device) -> Loops:
     """The same of a loader, made in the process that runs it."""
-    dataset = Pictures(images, None, usual_transform(augment, images.shape[-1]))
+    transform = usual_transform(augment, scenes.shape[-1])
+    dataset = Pictures(repeated(scenes, options.images), None, transform)
 
     def grey_and_labels(batch: list[Tensor]) -> tuple[Tensor, Tensor]:
         rgb = batch[0].to(device)
@@ -97,15 +103,14 @@ def main(options: Options) -> None:
     palette = example_palette(config, scenes)
     assert palette is not None
     _, task = make_model(config, palette)
-    source = TensorSource(scenes.images[torch.arange(options.images) % len(scenes)])
-    placed = source.to(compute.device)
+    source = TensorSource(repeated(scenes.images, options.images)).to(compute.device)
     print(f"{describe()}; {options.images} pictures, batches of {options.batch_size}\n")
     print("| augmentation | " + " | ".join(f"ours, {kind} | loader, {kind} | ours / loader" for kind in KINDS) + " |")
     print("|---|---|---|---|---|---|---|", flush=True)
     with Apart() as apart:
         for augment in options.augmentations:
-            mine = ours(placed, task, options, augment, compute.device)
-            theirs = apart.make(make_theirs, source.images, palette.centres, options, augment, compute.device)
+            mine = ours(source, task, options, augment, compute.device)
+            theirs = apart.make(make_theirs, scenes.images, palette.centres, options, augment, compute.device)
             sides = {"ours": mine, "loader": theirs}
             loops = {(side, kind): sides[side][kind] for kind in KINDS for side in sides}
             rates = interleaved(loops, options.rounds)
