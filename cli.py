@@ -34,6 +34,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
         "write an encoder as ONNX, torch.export program, timm's folder or bare weights",
     ),
     "push": ("PushConfig", "push", "upload a run's encoder to a model hub"),
+    "benchmark": ("BenchmarkConfig", "benchmark", "find the fastest settings for pretraining on this machine"),
     "data check": ("DataCheckConfig", "check_data", "list what is wrong with a data set, without training"),
     "data pack": ("PackConfig", "pack", "decode images once, into files that training reads as a memory map"),
     "runs": ("RunsConfig", "runs", "list runs with their task, data and accuracies"),

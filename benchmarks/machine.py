@@ -1,4 +1,4 @@
-"""On what was a figure measured? One line for the head of every table."""
+"""On what was a figure measured, and how much memory does this process hold?"""
 
 from __future__ import annotations
 
@@ -41,3 +41,12 @@ def _processor() -> str:
             flags = value if key.strip() == "flags" else flags
     instructions = [flag for flag in ("avx512_bf16", "amx_bf16") if flag in flags.split()]
     return f"{model} ({', '.join(instructions)})" if instructions else model
+
+
+def anonymous_megabytes() -> float:
+    """Anonymous resident memory of this process: what is not a page of some file. NaN where that is not told (not on Linux)."""
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        return float("nan")
+    line = next(line for line in status.read_text().splitlines() if line.startswith("RssAnon"))
+    return int(line.split()[1]) / 1024

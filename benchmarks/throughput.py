@@ -1,167 +1,192 @@
-"""How much of a bare training loop's speed does Pretint's loop keep, and how much faster is it than a plain one?
+"""How much of a bare training loop's speed does Pretint's loop keep, and how much faster is it than the loop that people write?
 
-Three loops over the same U-Net and palette task, interleaved, median images per second:
+For each encoder and task four loops, interleaved, in images per second:
 
-* ours: the loop that `pretint pretrain` runs, with gather, augmentation, labels, finite check and log;
-* bare: forward, backward and AdamW on one fixed batch, same network, precision and memory layout;
-* plain: the same as bare in float32 and NCHW, as most people write it, in a process of its own, whose memory is managed as
-  that of any other program (`pretint.runtime.device` tells the C library to keep freed memory, for the whole process).
+* ours: the loop that `pretint pretrain` runs, with gather, augmentation, targets, clipping, finite check and log;
+* bare: forward and backward pass, clipping and AdamW on one fixed batch, same network, precision and memory layout;
+* plain batch: the same as bare in float32 and NCHW;
+* plain loop: what people write, in float32 and NCHW: pictures of an array become PIL images, torchvision's transforms flip and
+  crop them in a DataLoader's workers, grey and targets are made in the loop, and torch's own loss and AdamW follow. For the tasks
+  palette and rgb-regression it is written out below, with labels by the distances to all colours; the targets and losses of
+  other tasks are Pretint's.
 
-    python benchmarks/throughput.py --width 32 --rounds 5
+The plain ones run in a process of their own, whose memory is managed as that of any other program. A ratio is the median of the
+rounds' ratios.
+
+    python benchmarks/throughput.py                                    # the U-Net and palette
+    python benchmarks/throughput.py --encoders pretint_cnn timm/resnet18 --tasks palette bins --batch-size 64
+    python benchmarks/throughput.py --all --batch-size 64 --rounds 3 --seconds 1
 """
 
 from __future__ import annotations
 
-import multiprocessing
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from statistics import median
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 import tyro
+from apart import Apart, Loops
+from loaders import Fed, Pictures, usual_transform
 from machine import describe
-from timm.optim import param_groups_weight_decay
+from torch import Tensor
+from torchvision.transforms.v2.functional import rgb_to_grayscale
 
-from pretint.backbones import Preprocess, create_backbone
-from pretint.colour import build_palette
-from pretint.data import Batch, Batches, make_toy
-from pretint.pretext import PaletteTask, PretextModel, build_model
+from pretint.colour import Palette
+from pretint.data import Batch, TensorSource
+from pretint.pretext import TASKS
+from pretint.recipes import PretrainConfig
+from pretint.recipes.opening import make_model
+from pretint.recipes.timing import Contender, example_palette, example_pictures, interleaved, share_of
+from pretint.recipes.training_data import class_count
 from pretint.runtime.device import Compute
-from pretint.runtime.loop import LoopSettings, Loss, Training
-from pretint.runtime.runlog import RunLog
+
+ALL_ENCODERS = (
+    "pretint_unet_small",
+    "pretint_cnn_small",
+    "pretint_resunet_small",
+    "timm/resnet18",
+    "timm/convnext_atto",
+)
+ALL_TASKS = tuple(name for name in TASKS if name != "random")
 
 
 @dataclass(frozen=True)
 class Options:
-    """Throughput of three loops.
+    """Throughput of training loops.
 
     Attributes:
-        width: of the U-Net encoder.
+        encoders: by name.
+        tasks: by name; each is trained with each encoder.
+        all: all tasks with an encoder of each of our families and two of timm's.
+        width: of our encoders whose size is free.
+        image_size: side of the pictures, in pixels.
         batch_size: images a step.
-        steps: steps timed a round.
-        rounds: rounds; the median is printed.
+        rounds: timed rounds; the median is printed.
+        seconds: that a round of a loop lasts about, two steps at least.
+        workers: of the plain loop's DataLoader.
+        plain: time the plain loops too.
     """
 
-    width: int = 32
+    encoders: tuple[str, ...] = ("pretint_unet",)
+    tasks: tuple[str, ...] = ("palette",)
+    all: bool = False
+    width: int | None = None
+    image_size: int = 32
     batch_size: int = 256
-    steps: int = 8
     rounds: int = 5
+    seconds: float = 2.0
+    workers: int = 2
+    plain: bool = True
 
 
-def make(
-    options: Options, compute: Compute, images: int
-) -> tuple[PretextModel, PaletteTask, Batches, torch.optim.Optimizer]:
-    source = make_toy("train", n=images).to(compute.device)
-    palette = build_palette(lambda: iter([source.images]), 24, "rgb")
-    task = PaletteTask(Preprocess(), palette)
-    torch.manual_seed(0)
-    model = compute.place(build_model(task, create_backbone("pretint_unet", width=options.width)))
-    optimizer = torch.optim.AdamW(param_groups_weight_decay(model, 0.05), lr=1e-3, fused=True)
-    return model, task, Batches(source, options.batch_size, seed=0, device=compute.device), optimizer
+def settled(contender: Contender, seconds: float) -> Contender:
+    contender.settle(seconds)
+    return contender
 
 
-class Rates(RunLog):
-    """A silent log that keeps each epoch's images per second."""
-
-    def __init__(self, total_steps: int):
-        super().__init__(None, "benchmark", total_steps, quiet=True)
-        self.values: list[float] = []
-
-    def epoch(self, row: dict[str, float | int]) -> None:
-        self.values.append(row["images_per_second"])
-
-
-def ours(options: Options, compute: Compute, between: Callable[[int], None]) -> list[float]:
-    """Rates of the loop of `pretint pretrain`, an epoch a round; `between` is called after each."""
-    model, task, batches, optimizer = make(options, compute, options.steps * options.batch_size)
-
-    def loss_of(batch: Batch) -> Loss:
-        inputs, targets = task.split(batch)
-        with compute.autocast():
-            predictions = model(compute.layout(inputs))
-        return task.loss(predictions, targets)
-
-    settings = LoopSettings(epochs=options.rounds + 1)
-    training = Training(model, optimizer, batches, loss_of, lambda: {"validation_loss": 0.0}, compute, settings)
-    with Rates(training.total_steps) as log:
-        training.run(log, between)
-    return log.values
+def make_plain(
+    options: Options,
+    config: PretrainConfig,
+    pictures: TensorSource,
+    palette: dict[str, Any] | None,
+    device: torch.device,
+) -> Loops:
+    """The two plain loops, made in the process that runs them."""
+    found = None if palette is None else Palette.from_dict(palette)
+    batch = settled(Contender(config, pictures.to(device), found, Compute(device, False, False)), options.seconds)
+    dataset = Pictures(pictures.images, pictures.labels, usual_transform(config.augment, config.image_size))
+    loop = Fed(dataset, config.batch_size, options.workers, plain_step(config, class_count(pictures), found, device))
+    loop.settle(options.seconds)
+    return {"plain batch": batch.bare, "plain loop": loop.rate}
 
 
-def fixed_batch(options: Options, compute: Compute) -> Callable[[], float]:
-    model, task, batches, optimizer = make(options, compute, options.batch_size)
-    inputs, targets = task.split(next(batches.epoch(0)))
-    inputs = compute.layout(inputs)
+def plain_step(
+    config: PretrainConfig, classes: int, palette: Palette | None, device: torch.device
+) -> Callable[[list[Tensor]], None]:
+    """What a plain loop does with a batch of a loader: pictures (b, 3, h, w) in 0…1 and classes (b,)."""
+    torch.manual_seed(config.seed)
+    model, task = make_model(config, palette, classes)
+    model = model.to(device).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate)
+    colours = None if palette is None else palette.centres.to(device)
 
-    def run() -> float:
-        start = time.perf_counter()
-        for _ in range(options.steps):
-            optimizer.zero_grad(set_to_none=True)
-            with compute.autocast():
-                numerator, denominator = task.loss(model(inputs), targets)
-            (numerator / denominator).backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-        if compute.device.type == "cuda":
-            torch.cuda.synchronize()
-        return options.steps * options.batch_size / (time.perf_counter() - start)
+    def grey_of(rgb: Tensor) -> Tensor:
+        return (rgb_to_grayscale(rgb) - 0.5) / 0.25
 
-    return run
+    def loss_of(rgb: Tensor, labels: Tensor) -> Tensor:
+        if config.task == "palette" and colours is not None:
+            pixels = rgb.permute(0, 2, 3, 1).flatten(0, 2)  # (b·h·w, 3)
+            nearest = torch.cdist(pixels, colours).argmin(1).view(len(rgb), *rgb.shape[2:])
+            return F.cross_entropy(model(grey_of(rgb)), nearest)
+        if config.task == "rgb-regression":
+            return F.mse_loss(model(grey_of(rgb)), rgb)
+        whole = (rgb * 255).to(torch.uint8)
+        ids = torch.arange(len(rgb), device=device)
+        inputs, targets = task.split(Batch(whole, ids, labels, (whole,) * (task.views - 1)))
+        numerator, denominator = task.loss(model(inputs), targets)
+        return numerator / denominator
+
+    def step(batch: list[Tensor]) -> None:
+        rgb, labels = (part.to(device) for part in batch)
+        optimizer.zero_grad()
+        loss_of(rgb, labels).backward()
+        optimizer.step()
+
+    return step
 
 
-def _serve_plain(options: Options, device: torch.device, requests: Connection) -> None:
-    """A round of the plain loop for each request, until one is False."""
-    run = fixed_batch(options, Compute(device, bf16=False, channels_last=False))
-    while requests.recv():
-        requests.send(run())
+def rates_of(options: Options, encoder: str, task: str, best: Compute, apart: Apart | None) -> dict[str, list[float]]:
+    """Images per second of each loop in each round."""
+    config = PretrainConfig(
+        task=task, backbone=encoder, width=options.width, image_size=options.image_size, batch_size=options.batch_size
+    )
+    pictures = example_pictures(options.image_size)
+    palette = example_palette(config, pictures)
+    contender = settled(Contender(config, pictures.to(best.device), palette, best), options.seconds)
+    loops: dict[str, Callable[[], float]] = {"ours": contender.ours, "bare": contender.bare}
+    if apart is not None:
+        saved = None if palette is None else palette.to_dict()
+        loops |= apart.make(make_plain, options, config, pictures, saved, best.device)
+    return interleaved(loops, options.rounds)
 
 
-@contextmanager
-def plain(options: Options, device: torch.device) -> Iterator[Callable[[], float]]:
-    """The plain loop in a process of its own; each call is a round."""
-    context = multiprocessing.get_context("spawn")
-    requests, served = context.Pipe()
-    process = context.Process(target=_serve_plain, args=(options, device, served))
-    process.start()
-
-    def run() -> float:
-        requests.send(True)
-        return requests.recv()
-
-    try:
-        yield run
-    finally:
-        requests.send(False)
-        process.join()
+def row(encoder: str, task: str, rates: dict[str, list[float]]) -> str:
+    cells = [
+        f"{median(rates[name]):,.0f}" if name in rates else "–"
+        for name in ("ours", "bare", "plain batch", "plain loop")
+    ]
+    shares = [
+        f"{share_of(rates['ours'], rates[name]):.2f}" if name in rates else "–" for name in ("bare", "plain loop")
+    ]
+    low, high = min(rates["ours"]), max(rates["ours"])
+    return f"| `{encoder}` | `{task}` | {cells[0]} ({low:,.0f}–{high:,.0f}) | {' | '.join(cells[1:])} | {' | '.join(shares)} |"
 
 
 def main(options: Options) -> None:
+    encoders, tasks = (ALL_ENCODERS, ALL_TASKS) if options.all else (options.encoders, options.tasks)
     best = Compute.choose()
-    with plain(options, best.device) as run_plain:
-        compare(options, best, run_plain)
+    print(f"{describe()}; ours and bare in {best.precision}, {best.layout_name}; batches of {options.batch_size}\n")
+    print(
+        "| encoder | task | ours, images/s (range) | bare | plain batch | plain loop | ours / bare | ours / plain loop |"
+    )
+    print("|---|---|---|---|---|---|---|---|", flush=True)
+    if not options.plain:
+        table(options, encoders, tasks, best, None)
+        return
+    with Apart() as apart:
+        table(options, encoders, tasks, best, apart)
 
 
-def compare(options: Options, best: Compute, run_plain: Callable[[], float]) -> None:
-    """Interleaves the loops and prints their rates."""
-    loops = {f"bare ({best.precision}, channels_last)": fixed_batch(options, best), "plain (fp32, NCHW)": run_plain}
-    rates: dict[str, list[float]] = {name: [] for name in loops}
-
-    def run_others(_epoch: int) -> None:
-        for name, run in loops.items():
-            rates[name].append(run())
-
-    rates = {"ours": ours(options, best, run_others), **rates}
-    rates = {name: values[1:] for name, values in rates.items()}  # the first round warms up
-    medians = {name: median(values) for name, values in rates.items()}
-    print(describe(), end="\n\n")
-    print("| loop | images/s (median) | range | ours / it |\n|---|---|---|---|")
-    for name, rate in medians.items():
-        low, high = min(rates[name]), max(rates[name])
-        print(f"| {name} | {rate:.0f} | {low:.0f}–{high:.0f} | {medians['ours'] / rate:.2f} |")
+def table(
+    options: Options, encoders: tuple[str, ...], tasks: tuple[str, ...], best: Compute, apart: Apart | None
+) -> None:
+    for encoder in encoders:
+        for task in tasks:
+            print(row(encoder, task, rates_of(options, encoder, task, best, apart)), flush=True)
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    main(tyro.cli(Options, description=__doc__))

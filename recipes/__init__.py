@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .benchmarking import BenchmarkConfig, benchmark
     from .catalogue import BackbonesConfig, PresetsConfig, TasksConfig, backbones, presets, tasks
     from .checking import DataCheckConfig, check_data
     from .colourizing import ColourizeConfig, colourize
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from .transferring import TransferConfig, transfer
 
 _HOME = {
+    "BenchmarkConfig": "benchmarking", "benchmark": "benchmarking",
     "BackbonesConfig": "catalogue", "backbones": "catalogue", "TasksConfig": "catalogue", "tasks": "catalogue",
     "DataCheckConfig": "checking", "check_data": "checking",
     "ColourizeConfig": "colourizing", "colourize": "colourizing",
@@ -63,6 +65,7 @@ def __getattr__(name: str) -> Any:
 __all__ = [
     "PRESETS",
     "BackbonesConfig",
+    "BenchmarkConfig",
     "ColourizeConfig",
     "DataCheckConfig",
     "DemoConfig",
@@ -82,6 +85,7 @@ __all__ = [
     "TasksConfig",
     "TransferConfig",
     "backbones",
+    "benchmark",
     "check_data",
     "colourize",
     "demo",

@@ -70,20 +70,20 @@ def pretrain(config: PretrainConfig) -> Outcome:
 
 
 def _pretrain(config: PretrainConfig) -> Outcome:
-    compute = Compute.choose(config.device, config.precision)
+    compute = Compute.choose(config.device, config.precision, config.layout)
     _check_sync(config, compute)
     source = open_training_source(config, compute)
     check_same_data(source)
     kept, held = held_out_ids(config, source)
     torch.manual_seed(config.seed)
-    palette = _palette(config, source, kept)
+    palette = training_palette(config, source, kept)
     model, task = make_model(config, palette, class_count(source))
     if model.classifier is not None and not config.resume:  # a run that goes on has its weights in the checkpoint
         model.classifier.load(config.fusion_weights)
     begun = None if config.init_from is None or config.resume else begin_with(config.init_from, model)
     if config.sync_batch_norm:
         convert_sync_batchnorm(model)  # in place, since the model itself is no normalisation
-    _check_batch_size(config, model)
+    check_batch_size(config, model)
     batches = Batches(
         source.subset(kept), config.batch_size, seed=config.seed, augment=config.augment, views=task.views, device=compute.device
     )  # fmt: skip
@@ -115,7 +115,8 @@ def _pretrain(config: PretrainConfig) -> Outcome:
     return _finish(config, painter, judged, shown, folder)
 
 
-def _check_batch_size(config: PretrainConfig, model: torch.nn.Module) -> None:
+def check_batch_size(config: PretrainConfig, model: torch.nn.Module) -> None:
+    """Raises ArgumentError if a batch is too small for the network's batch normalisation."""
     normalises = any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) and m.training for m in model.modules())
     needed = 2 if config.sync_batch_norm else 2 * world_size()
     if config.batch_size < needed and normalises:
@@ -134,7 +135,7 @@ def _check_sync(config: PretrainConfig, compute: Compute) -> None:
         )
 
 
-def _palette(config: PretrainConfig, source: ImageSource, kept: Ids) -> Palette | None:
+def training_palette(config: PretrainConfig, source: ImageSource, kept: Ids) -> Palette | None:
     """The palette of the training images, fitted anew or, on resume, read back."""
     if not needs_palette(config.task):
         return None
@@ -192,7 +193,7 @@ def _start_folder(
     return folder
 
 
-def _loss_function(network: torch.nn.Module, task: Task, compute: Compute) -> Callable[[Batch], Loss]:
+def loss_function(network: torch.nn.Module, task: Task, compute: Compute) -> Callable[[Batch], Loss]:
     """From a batch to its loss; the network's forward pass, and only that, runs under autocast."""
 
     def loss_of(batch: Batch) -> Loss:
@@ -220,8 +221,8 @@ def _within_minutes(
     """The settings with as many epochs as fit into the time; what the run's folder says from then on."""
     if not getattr(painter.task, "trains", True):
         return config
-    optimizer = _optimizer(config, painter.model, painter.compute)
-    loss_of = _loss_function(network, painter.task, painter.compute)
+    optimizer = make_optimizer(config, painter.model, painter.compute)
+    loss_of = loss_function(network, painter.task, painter.compute)
     epochs = epochs_within(minutes, painter.model, optimizer, batches, loss_of, painter.compute)
     most = ", the most that --minutes gives" if epochs == MOST_EPOCHS else ""
     typed = config.epochs != usual_config(config.preset).epochs
@@ -242,8 +243,8 @@ def _train(
 ) -> int:
     """Runs the loop; returns the number of epochs behind the best weights. `kept` are the images' numbers in the data."""
     model, task, compute = painter.model, painter.task, painter.compute
-    optimizer, loss_of = _optimizer(config, model, compute), _loss_function(network, task, compute)
-    judge = _loss_function(model, task, compute)
+    optimizer, loss_of = make_optimizer(config, model, compute), loss_function(network, task, compute)
+    judge = loss_function(model, task, compute)
 
     @torch.inference_mode()
     def validate() -> dict[str, float]:
@@ -299,7 +300,7 @@ def _save_encoder(
     save_backbone(painter.model.encoder, folder.encoder, card, config.image_size)
 
 
-def _optimizer(config: PretrainConfig, model: torch.nn.Module, compute: Compute) -> torch.optim.Optimizer:
+def make_optimizer(config: PretrainConfig, model: torch.nn.Module, compute: Compute) -> torch.optim.Optimizer:
     """The optimiser of the settings; weights decay, biases and normalisations do not."""
     groups = param_groups_weight_decay(model, config.weight_decay)
     rate, fused = config.learning_rate, compute.device.type in ("cpu", "cuda")

@@ -23,6 +23,7 @@ from ..pretext import (
 )
 from ..runtime.checkpoints import KEPT
 from ..runtime.compilation import COMPILE
+from ..runtime.device import LAYOUTS
 from ..runtime.errors import ArgumentError, UnknownNameError
 from ..runtime.loop import SCHEDULES
 from ..runtime.numbers import POLICIES
@@ -42,6 +43,7 @@ _CHOICES = {
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
     "compile": COMPILE,
+    "layout": LAYOUTS,
     "on_nonfinite": POLICIES,
 }
 # settings that would do nothing with a task that does not take them, and are refused there
@@ -102,6 +104,8 @@ class PretrainConfig(ProcessOptions, DataOptions):
         batch_size: images a step, of all processes together.
         compile: auto, on or off: whether torch compiles the network, which takes a minute or two; auto does it on CUDA, where
             training is so long that it pays.
+        layout: auto, channels-last or channels-first: how feature maps lie in memory while the network learns; auto is
+            channels-last (pretint benchmark says what is faster).
         sync_batch_norm: batch normalisation by the pictures of all processes, on GPUs; else each normalises by its own.
         accumulate: batches whose gradients are added up before a step.
         optimizer: adamw, adam, rmsprop or sgd (with Nesterov momentum 0.9).
@@ -166,6 +170,7 @@ class PretrainConfig(ProcessOptions, DataOptions):
     skips: int | None = None
     batch_size: int = 256
     compile: str = "auto"
+    layout: str = "auto"
     sync_batch_norm: bool = False
     accumulate: int = 1
     optimizer: str = "adamw"

@@ -16,6 +16,7 @@ from .processes import local_rank, world_size
 
 DEVICES = ("auto", "cuda", "mps", "cpu")
 PRECISIONS = ("auto", "bf16", "fp32")
+LAYOUTS = ("auto", "channels-last", "channels-first")
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -69,18 +70,27 @@ class Compute:
     channels_last: bool = True
 
     @classmethod
-    def choose(cls, device: str = "auto", precision: str = "auto") -> Compute:
-        """bf16 where the device has the instructions for it, else fp32; on a processor memory is kept from step to step."""
+    def choose(cls, device: str = "auto", precision: str = "auto", layout: str = "auto") -> Compute:
+        """bf16 where the device has the instructions for it, else fp32, and channels last, unless told otherwise; on a processor
+        memory is kept from step to step."""
         if precision not in PRECISIONS:
             raise UnknownNameError("precision", precision, PRECISIONS)
+        if layout not in LAYOUTS:
+            raise UnknownNameError("layout", layout, LAYOUTS)
         resolved = resolve_device(device)
         if resolved.type == "cpu":
             keep_freed_memory()
-        return cls(resolved, has_bf16(resolved) if precision == "auto" else precision == "bf16")
+        bf16 = has_bf16(resolved) if precision == "auto" else precision == "bf16"
+        return cls(resolved, bf16, layout != "channels-first")
 
     @property
     def precision(self) -> str:
         return "bf16" if self.bf16 else "fp32"
+
+    @property
+    def layout_name(self) -> str:
+        """The layout as :meth:`choose` is told it."""
+        return "channels-last" if self.channels_last else "channels-first"
 
     def autocast(self) -> AbstractContextManager[object]:
         """The context under which the forward pass runs."""

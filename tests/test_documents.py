@@ -204,3 +204,10 @@ def test_every_promise_of_the_page_on_reliability_names_tests_that_exist():
     assert not missing
     scripts = re.findall(r"`(benchmarks/\w+\.py)", text)
     assert all((ROOT / script).is_file() for script in scripts)
+
+
+def test_every_script_that_the_page_on_benchmarks_names_exists():
+    text = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(?:python )?(?:benchmarks/)?(\w+\.py)", text))
+    assert len(named) >= 10
+    assert all((ROOT / "benchmarks" / script).is_file() for script in named)

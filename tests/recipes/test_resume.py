@@ -66,7 +66,7 @@ def fresh(case: str) -> tuple[PretrainConfig, TensorSource, Any, Any]:
     usual = {"image_size": 16, "colours": 6, "epochs": 2, "batch_size": 4, "clip": 0.5, "augment": "flip-crop"}
     config = PretrainConfig(**{**usual, **CASES[case]})
     source = pictures(config.image_size)
-    palette = pretraining._palette(config, source, torch.arange(len(source)))
+    palette = pretraining.training_palette(config, source, torch.arange(len(source)))
     torch.manual_seed(0)
     return config, source, *make_model(config, palette, 3)
 
@@ -77,10 +77,10 @@ def make_training(case: str, precision: str, folder: Path | None) -> Training:
     model = copy.deepcopy(model)
     painter = Painter(model, task, Compute.choose("cpu", precision))
     batches = Batches(source, 4, seed=0, augment=config.augment, views=task.views)
-    optimizer = pretraining._optimizer(config, model, painter.compute)
+    optimizer = pretraining.make_optimizer(config, model, painter.compute)
     settings = LoopSettings(config.epochs, clip=config.clip)
     return Training(
-        model, optimizer, batches, pretraining._loss_function(model, task, painter.compute), dict, painter.compute, settings,
+        model, optimizer, batches, pretraining.loss_function(model, task, painter.compute), dict, painter.compute, settings,
         None if folder is None else Checkpoints(folder),
     )  # fmt: skip
 
