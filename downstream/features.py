@@ -226,7 +226,7 @@ def _key(encoder: nn.Module, source: ImageSource, compute: Compute, pooling: _Po
         "weights": tensors_checksum(weights),
         "architecture": architecture,
         "preprocessing": tensors_checksum({"input": seen}),
-        "data": [source.fingerprint, len(source), side],
+        "data": [source.fingerprint, len(source), source.image_size],
         "grids": list(pooling.grids),
         "layers": None if pooling.layers is None else sorted(set(pooling.layers)),
         "precision": [compute.precision, compute.device.type, torch.__version__],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import nn
 
@@ -10,6 +11,7 @@ from ..data import Batches
 from ..pretext import Painter
 from ..runtime.compilation import Compilation, choose_compilation, compiled
 from ..runtime.device import Compute
+from ..runtime.processes import from_main
 from ..runtime.runfolder import RunFolder
 from ..runtime.runlog import note
 from .opening import read_settings
@@ -51,7 +53,10 @@ def _before(config: PretrainConfig, compute: Compute) -> Compilation | None:
     """What the run that goes on had; None if it is a new one, or is told otherwise."""
     if not config.resume:
         return None
-    folder = RunFolder.open(config.folder)
-    if config.compile != read_settings(folder).compile:
-        return None
-    return Compilation.before(folder.config.get("compilation"), compute)
+
+    def kept() -> tuple[str, Any]:
+        folder = RunFolder.open(config.folder)
+        return read_settings(folder).compile, folder.config.get("compilation")
+
+    was, chosen = from_main(kept)
+    return Compilation.before(chosen, compute) if config.compile == was else None

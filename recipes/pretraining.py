@@ -209,8 +209,8 @@ def _seconds(config: PretrainConfig, painter: Painter, batches: Batches) -> floa
     """How long training is going to take, by the speed of the first steps; what it is given, where that is minutes."""
     if config.minutes is not None and not config.resume:
         return 60 * config.minutes
-    optimizer = _optimizer(config, painter.model, painter.compute)
-    loss_of = _loss_function(painter.model, painter.task, painter.compute)
+    optimizer = make_optimizer(config, painter.model, painter.compute)
+    loss_of = loss_function(painter.model, painter.task, painter.compute)
     each = seconds_per_step(painter.model, optimizer, batches, loss_of, painter.compute, _SECONDS_OF_STEPS)
     return each * len(batches) * config.epochs
 

@@ -17,6 +17,7 @@ from ..runtime.errors import ArgumentError, DataError, RunFolderError, UnknownNa
 from ..runtime.runfolder import RunFolder
 from .opening import read_settings
 from .options import DataOptions, ProcessOptions, check_seed, positive
+from .settings import PretrainConfig
 from .training_data import report_broken
 
 

@@ -75,13 +75,13 @@ def pictures(size: int) -> TensorSource:
 def make_training(config: PretrainConfig) -> tuple[Training, Iterator[Batch]]:
     """What `pretint pretrain` trains, with pictures and network on the device, and the first epoch's batches."""
     source = pictures(config.image_size)
-    palette = pretraining._palette(config, source, torch.arange(len(source)))
+    palette = pretraining.training_palette(config, source, torch.arange(len(source)))
     model, task = make_model(config, palette, 3)
     compute = Compute(torch.device("meta"), bf16=False)
     model = compute.place(model).train()
     batches = Batches(source.to("meta"), 4, seed=0, augment=config.augment, views=task.views, device="meta")
-    loss_of = pretraining._loss_function(model, task, compute)
-    optimizer = pretraining._optimizer(config, model, compute)
+    loss_of = pretraining.loss_function(model, task, compute)
+    optimizer = pretraining.make_optimizer(config, model, compute)
     settings = LoopSettings(1, clip=config.clip, on_nonfinite=config.on_nonfinite)
     training = Training(model, optimizer, batches, loss_of, dict, compute, settings)
     training._guard.deferred = True  # as on CUDA

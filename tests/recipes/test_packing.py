@@ -52,13 +52,13 @@ def test_images_of_a_step_that_is_not_finite_are_known_where_ids_are_computed(
     small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(pretint.recipes.training_data, "MANY", 100)
-    real = pretint.recipes.pretraining._loss_function
+    real = pretint.recipes.pretraining.loss_function
 
     def spoilt(*arguments):
         loss_of = real(*arguments)
         return lambda batch: Loss(loss_of(batch).numerator * float("nan"), loss_of(batch).denominator)
 
-    monkeypatch.setattr(pretint.recipes.pretraining, "_loss_function", spoilt)
+    monkeypatch.setattr(pretint.recipes.pretraining, "loss_function", spoilt)
     config = small_config(small_data, tmp_path / "run", epochs=1)
     with pytest.raises(NotFiniteError, match=r"step 1 \(epoch 1\)"):
         pretrain(config)
