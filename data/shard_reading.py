@@ -130,11 +130,12 @@ class TarPictures:
         one come those before it."""
         yield row
         for first, end in ((row + 1, len(self)), (0, row)):
+            if self._labels is None:
+                yield from range(first, end)
+                continue
             for start in range(first, end, _BLOCK):
-                rows = torch.arange(start, min(start + _BLOCK, end))
-                if self._labels is not None:
-                    rows = rows[self._labels[rows] == self._labels[row]]
-                yield from rows.tolist()
+                same = self._labels[start : min(start + _BLOCK, end)] == self._labels[row]
+                yield from (start + torch.nonzero(same).flatten()).tolist()
 
     def _content(self, row: int) -> bytes:
         path, (offset, size) = self._shard_of(row), self._places[row].tolist()
