@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from pretint.data import Batches, ImageSource, TensorSource, is_grey
+from pretint.data.tensors import fits
 from pretint.runtime.errors import ArgumentError
 
 
@@ -69,12 +70,12 @@ def test_moving_to_the_same_device_is_free():
     assert source.to("cpu") is source
 
 
-def test_pictures_that_take_more_than_half_of_a_gpus_free_memory_stay_and_are_read_ahead(monkeypatch):
+def test_pictures_that_do_not_fit_on_a_device_stay_and_are_read_ahead(monkeypatch):
     source = _source()
-    monkeypatch.setattr("torch.cuda.mem_get_info", lambda _device: (2 * source.images.nbytes - 1, 10**9))
-    moved = source.to("cuda")
+    monkeypatch.setattr("pretint.data.tensors.fits", lambda _size, device: device.type == "cpu")
+    moved = source.to("meta")  # which torch has everywhere
     view = moved.subset(torch.tensor([8, 1, 5]))
-    assert (moved.device.type, view.device.type, moved.images.device.type) == ("cuda", "cuda", "cpu")
+    assert (moved.device.type, view.device.type, moved.images.device.type) == ("meta", "meta", "cpu")
     assert (moved.streams, view.streams, source.streams) == (True, True, False)
     assert moved._images.data_ptr() == source._images.data_ptr()
     assert moved.fingerprint == source.fingerprint
@@ -91,12 +92,13 @@ def test_pictures_that_take_more_than_half_of_a_gpus_free_memory_stay_and_are_re
     assert torch.equal(back.labels, source.labels)
 
 
-def test_pictures_that_take_half_of_a_gpus_free_memory_move_there(monkeypatch):
+def test_pictures_that_take_up_to_half_of_a_gpus_free_memory_move_there(monkeypatch):
     source, moved = _source(), []
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda _device: (2 * source.images.nbytes, 10**9))
     monkeypatch.setattr(torch.Tensor, "to", lambda tensor, device: moved.append(device) or tensor)
     source.to("cuda")
     assert moved == [torch.device("cuda")] * 2  # pictures and labels
+    assert not fits(source.images.nbytes + 1, torch.device("cuda"))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
