@@ -49,6 +49,15 @@ def is_picture_store(path: Path) -> bool:
     return path.is_dir() or (path.is_file() and is_tar(path))
 
 
+def file_state(path: Path) -> tuple[int, int]:
+    """Size and time of a file, by which a changed one is known; of one that can't be read, zeros."""
+    try:
+        status = path.stat()
+    except OSError:
+        return 0, 0
+    return status.st_size, status.st_mtime_ns
+
+
 def list_files(path: Path) -> Listing:
     """All picture files of a folder or tar archive, sorted by name.
 

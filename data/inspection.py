@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import os
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -20,10 +19,13 @@ from ..runtime.words import legible
 from .folders import is_picture_store, jobs_of, list_files, read_members
 from .images import BrokenImageError, check_extra_formats, decode_quietly, pillow_warnings
 from .layout import Listing, Part, check_not_empty, part_of, splits_of
-from .pack_index import damaged_files, is_pack, read_index
+from .pack_index import damaged_files, is_pack, read_index, wrong_checksum
+from .packs import open_pack
 from .reading import Job
 from .shards import find_shards, list_shard
 from .sources import available_splits, open_source, source_names
+from .tensors import ImageSource
+from .workers import usable_cores
 
 _CHUNK = 64
 _ROWS = 1024
@@ -68,7 +70,7 @@ def inspect_data(
 
     Args:
         spec, root: as of :func:`open_source`.
-        image_size: side in pixels at which data without files is opened; of a pack it must be the pack's.
+        image_size: side in pixels at which data without files is opened; a pack has its own.
         extra_formats: "gif" or "tiff", to read these too.
 
     Raises:
@@ -78,10 +80,9 @@ def inspect_data(
     splits = available_splits(spec, root)
     path = Path(spec).expanduser()
     if spec in source_names() or not is_picture_store(path):
-        return tuple(_of_source(spec, split, root, image_size) for split in splits)
+        return tuple(_of_source(open_source(spec, split, root, image_size=image_size)) for split in splits)
     if is_pack(path):
-        _check_pack(path)
-        return tuple(_of_source(spec, split, root, image_size) for split in splits)
+        return _of_pack(path, splits)
     if path.is_dir() and (shards := find_shards(path)):
         return tuple(_of_shards(paths, split, extra_formats) for split, paths in shards.items())
     listing = list_files(path)
@@ -91,8 +92,16 @@ def inspect_data(
     return (replace(found[0], broken=tuple(sorted((*listing.refused, *found[0].broken)))), *found[1:])
 
 
-def _of_source(spec: str, split: str, root: Path | None, image_size: int) -> SplitFacts:
-    source = open_source(spec, split, root, image_size=image_size, max_broken=1.0)
+def _of_pack(path: Path, splits: Sequence[str]) -> tuple[SplitFacts, ...]:
+    index = read_index(path)
+    if damaged := damaged_files(path, index):
+        raise wrong_checksum(path, damaged)
+    size = index.image_size
+    opened = (open_pack(path, (split,), split, size, unlabelled=False, max_broken=1.0, cache=None) for split in splits)
+    return tuple(map(_of_source, opened))
+
+
+def _of_source(source: ImageSource) -> SplitFacts:
     labels = None if source.labels is None else source.labels.tolist()
     facts = []
     for ids in torch.arange(len(source)).split(_ROWS):
@@ -101,14 +110,7 @@ def _of_source(spec: str, split: str, root: Path | None, image_size: int) -> Spl
             replace(_facts(str(number), rgb), label=None if labels is None else labels[number])
             for number, rgb in zip(ids.tolist(), rows, strict=True)
         ]
-    return SplitFacts(split, tuple(facts), source.broken, source.class_names)
-
-
-def _check_pack(path: Path) -> None:
-    if damaged := damaged_files(path, read_index(path)):
-        raise DataError(
-            f"data: the checksum of {', '.join(damaged[:3])} in the pack {str(path)!r} is wrong; restore it, or pack anew."
-        )
+    return SplitFacts(source.split, tuple(facts), source.broken, source.class_names)
 
 
 def _of_shards(paths: Sequence[Path], split: str, extra_formats: Collection[str]) -> SplitFacts:
@@ -161,7 +163,7 @@ def _part(listing: Listing, split: str) -> tuple[Part, bool]:
 def _look_at_all(jobs: Iterator[Job], extra_formats: Collection[str]) -> Iterator[tuple[int, PictureFacts | str]]:
     """Row and facts, or "name: reason", of each job; a bounded number of files is held at a time."""
     look = partial(_look, extra_formats=extra_formats)
-    with pillow_warnings(), ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, 16)) as pool:
+    with pillow_warnings(), ThreadPoolExecutor(max_workers=min(usable_cores(), 16)) as pool:
         while chunk := list(itertools.islice(jobs, _CHUNK)):
             yield from zip((job.row for job in chunk), pool.map(look, chunk), strict=True)
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from ..runtime.files import MAX_JSON_BYTES, file_sha256
 from ..runtime.sealed import read_sealed, write_sealed
 from ..runtime.words import legible, shortened
 from .images import RESIZE_RULE
+from .workers import usable_cores
 
 FORMAT, FORMAT_VERSION = "pretint-pack", 1
 INDEX = "pack.json"
@@ -160,27 +162,31 @@ def check_settings(folder: Path, index: PackIndex, image_size: int) -> None:
         )
 
 
-def damaged_files(
-    folder: Path, index: PackIndex, progress: Callable[[int], object] = lambda pictures: None
-) -> list[str]:
-    """Reads a whole pack and names the files that can't be read, or whose SHA-256 is not that of the index.
-
-    Args:
-        progress: called with the number of pictures of each file that has been read.
-    """
-    damaged = []
+def damaged_files(folder: Path, index: PackIndex) -> list[str]:
+    """Reads a whole pack and names the files that can't be read, or whose SHA-256 is not that of the index."""
+    expected: list[tuple[Path, str]] = []
     for split, part in index.splits.items():
-        expected = [(folder / shard.file, shard.sha256, shard.pictures) for shard in part.shards]
-        expected += [(labels_file(folder, split), part.labels_sha256, 0)] if part.labels_sha256 else []
-        for path, sha256, pictures in expected:
-            try:
-                whole = file_sha256(path) == sha256
-            except OSError:
-                whole = False
-            if not whole:
-                damaged.append(path.name)
-            progress(pictures)
-    return damaged
+        expected += [(folder / shard.file, shard.sha256) for shard in part.shards]
+        expected += [(labels_file(folder, split), part.labels_sha256)] if part.labels_sha256 else []
+    with ThreadPoolExecutor(min(usable_cores(), 16)) as pool:  # hashing needs no lock of the interpreter
+        right = list(pool.map(_is_right, expected))
+    return [path.name for (path, _), whole in zip(expected, right, strict=True) if not whole]
+
+
+def wrong_checksum(folder: Path, damaged: list[str]) -> DataError:
+    """The error that names such files, the first of them."""
+    first = ", ".join(damaged[:3]) + (f" and {len(damaged) - 3} more" if len(damaged) > 3 else "")
+    return DataError(
+        f"data: the checksum of {first} in the pack {str(folder)!r} is wrong; restore what is named, or pack the data again."
+    )
+
+
+def _is_right(expected: tuple[Path, str]) -> bool:
+    path, sha256 = expected
+    try:
+        return file_sha256(path) == sha256
+    except OSError:
+        return False
 
 
 def _parsed(content: dict[str, Any]) -> PackIndex:

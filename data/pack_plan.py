@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +10,9 @@ import torch
 
 from ..runtime.errors import DataError
 from ..runtime.sealed import json_sha256
-from .folders import is_tar, list_files
+from .folders import file_state, is_tar, list_files
 from .images import RESIZE_RULE
-from .layout import check_not_empty, part_of, splits_of
+from .layout import Entry, check_not_empty, part_of, splits_of
 from .pack_index import is_pack
 from .pack_units import FileUnit, RowsUnit, ShardUnit, Unit
 from .shards import find_shards
@@ -107,9 +106,7 @@ def _plan_files(path: Path, unlabelled: bool, pictures_each: int, settings: list
             )
             for start in starts
         ]
-    states = (
-        [_state(path)] if archive is not None else [(entry.name, *_state(entry.place)) for entry in listing.entries]
-    )
+    states = [file_state(path)] if archive is not None else list(map(_state, listing.entries))
     expands = None
     if archive is not None and path.suffix.lower() != ".tar":
         expands = Expansion(path, max((sum(e.place) for e in listing.entries if isinstance(e.place, tuple)), default=0))
@@ -120,7 +117,7 @@ def _plan_files(path: Path, unlabelled: bool, pictures_each: int, settings: list
 
 
 def _plan_shards(path: Path, shards: dict[str, list[Path]], unlabelled: bool, settings: list[object]) -> PackPlan:
-    states = [(split, shard.name, *_state(shard)) for split, paths in shards.items() for shard in paths]
+    states = [(split, shard.name, *file_state(shard)) for split, paths in shards.items() for shard in paths]
     units: dict[str, list[Unit]] = {
         split: [ShardUnit(shard, unlabelled) for shard in paths] for split, paths in shards.items()
     }
@@ -152,11 +149,6 @@ def _plan_rows(
     )  # fmt: skip
 
 
-def _state(place: Path | tuple[int, int]) -> tuple[int, int]:
-    """Size and time of a file, by which a changed one is known; of one that can't be read, zeros."""
-    assert isinstance(place, Path)
-    try:
-        status = os.stat(place)
-    except OSError:
-        return 0, 0
-    return status.st_size, status.st_mtime_ns
+def _state(entry: Entry) -> tuple[str, int, int]:
+    assert isinstance(entry.place, Path)
+    return entry.name, *file_state(entry.place)

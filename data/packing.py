@@ -17,7 +17,7 @@ import torch
 
 from .._version import __version__
 from ..runtime.errors import ArgumentError, DataError, RunFolderError
-from ..runtime.files import file_sha256, read_json, remove_temporaries, write_atomically, write_json
+from ..runtime.files import file_sha256, is_temporary, read_json, remove_temporaries, write_atomically, write_json
 from ..runtime.sealed import json_sha256
 from .duplicates import repeated
 from .folders import read_whole
@@ -155,8 +155,7 @@ def make_pack(
         if (done := done_before(job)) is not None:
             work.record(done)
     _check_room(work)
-    with _cleaned(folder):
-        write_json(folder / PLAN, {"format": FORMAT, "format_version": FORMAT_VERSION, "plan": plan.digest})
+    with _cleaned(folder, plan):
         _expand(work)
         _decode(work, workers or (usable_cores() if sum(work.files.values()) >= _FEWEST else 1), progress)
         return _finished(work, progress)
@@ -168,6 +167,7 @@ def _already(folder: Path, plan: PackPlan) -> PackIndex:
         raise DataError(
             f"{str(folder)!r} is a pack of other data, or made with other settings; choose another folder, or delete it."
         )
+    _remove_leftovers(folder)  # of a run that was killed between writing the index and this
     return index
 
 
@@ -175,7 +175,7 @@ def _check_folder(folder: Path, plan: PackPlan) -> None:
     """Raises DataError unless the folder is free, or is what a stopped run of the same command left."""
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{str(folder)!r} is a file; give a folder for the pack.")
-    if not folder.is_dir() or not any(folder.iterdir()):
+    if not folder.is_dir() or all(is_temporary(path.name) for path in folder.iterdir()):
         return
     if not is_pack(folder):
         raise DataError(f"{str(folder)!r} holds other files; give an empty or a new folder for the pack.")
@@ -203,6 +203,11 @@ def _look_ahead(work: _Work, deduplicate: bool, workers: int, progress: Progress
         work.files[split] += pictures + len(refused)
         work.broken[split] += refused
     for split, files in work.files.items():
+        if not files and work.duplicates[split]:
+            raise DataError(
+                f"data: all {work.duplicates[split]} pictures of {work.plan.where} ({split}) are copies of test pictures; give "
+                "other pictures to test on, or leave --deduplicate out."
+            )
         if not files:
             raise DataError(f"data: {work.plan.where} holds no picture ({split}); needed is at least one.")
         stop_if_too_broken(work.broken[split], files, work.plan.where, work.max_broken)
@@ -238,19 +243,20 @@ def _check_room(work: _Work) -> None:
 
 
 @contextmanager
-def _cleaned(folder: Path) -> Iterator[None]:
+def _cleaned(folder: Path, plan: PackPlan) -> Iterator[None]:
     """Half-written files never stay, nor does the folder of a run without a picture; what is done does, to go on from."""
     made = not folder.exists()
-    (folder / PARTS).mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     try:
         _remove_partial(folder)  # of a run that was killed
+        # first of all, since by it the folder is known for one that is being packed
+        write_json(folder / PLAN, {"format": FORMAT, "format_version": FORMAT_VERSION, "plan": plan.digest})
+        (folder / PARTS).mkdir(exist_ok=True)
         yield
     except BaseException:
         _remove_partial(folder)
         if not any(folder.glob("*.u8")):
-            shutil.rmtree(folder / PARTS)
-            (folder / _EXPANDED).unlink(missing_ok=True)
-            (folder / PLAN).unlink(missing_ok=True)
+            _remove_leftovers(folder)
             if made:
                 folder.rmdir()
         raise
@@ -259,6 +265,14 @@ def _cleaned(folder: Path) -> Iterator[None]:
 def _remove_partial(folder: Path) -> None:
     for place in (folder, folder / PARTS):
         remove_temporaries(place)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Removes what only a run that goes on would need."""
+    if (folder / PARTS).is_dir():
+        shutil.rmtree(folder / PARTS)
+    (folder / _EXPANDED).unlink(missing_ok=True)
+    (folder / PLAN).unlink(missing_ok=True)
 
 
 def _expand(work: _Work) -> None:
@@ -292,15 +306,13 @@ def _decode(work: _Work, workers: int, progress: Progress) -> None:
 
 
 def _finished(work: _Work, progress: Progress) -> PackIndex:
-    """Writes labels and index, and removes what only a run that goes on would need."""
+    """Writes labels and index, which ends the work."""
     splits = {split: _split_index(work, split, progress) for split in work.plan.units}
     index = PackIndex(
         work.plan.name, work.image_size, RESIZE_RULE, work.plan.class_names, splits, work.plan.digest, __version__
     )
     write_index(work.folder, index)
-    shutil.rmtree(work.folder / PARTS)
-    (work.folder / PLAN).unlink()
-    (work.folder / _EXPANDED).unlink(missing_ok=True)
+    _remove_leftovers(work.folder)
     return index
 
 

@@ -6,25 +6,51 @@ and a batch is copied out of it. Nothing of the data is ever in the process's ow
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
+import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from ..runtime.errors import DataError
-from ..runtime.files import file_sha256
+from ..runtime.files import file_sha256, write_json
+from ..runtime.processes import main_first
 from ..runtime.sealed import json_sha256
-from .pack_index import PackIndex, SplitIndex, check_settings, labels_file, read_index
+from .folders import file_state
+from .pack_index import (
+    PackIndex,
+    SplitIndex,
+    check_settings,
+    damaged_files,
+    labels_file,
+    read_index,
+    wrong_checksum,
+)
 from .reading import check_max_broken, stop_if_too_broken
 from .streams import StreamedSource
 
+try:
+    import resource
+except ImportError:  # of POSIX systems alone
+    resource = None
+
 # Of the machine's memory: a larger pack does not stay in the page cache from one epoch to the next.
 _CACHED_SHARE = 0.5
+# A container's limit, which the page cache counts towards.
+_MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")
+# Before Python 3.13 each map keeps its file open.
+_UNTRACKED: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
+_OPEN_FILES = 10_240  # as many as macOS lets a process have where it says that there is no limit
+_SOON_READ = 4 * 2**30  # bytes; the checksums of more take a time that is worth a word
 
 
 class MappedShards:
@@ -45,6 +71,7 @@ class MappedShards:
         counts = torch.tensor([shard.pictures for shard in shards])
         self._ends = counts.cumsum(0)
         self._starts = self._ends - counts
+        _open_as_many_as_allowed()
         self._maps = [_mapped(folder / shard.file) for shard in shards]
         self._shards = [_as_tensor(memory, torch.uint8).view(-1, 3, size, size) for memory in self._maps]
         self._advises = (
@@ -83,7 +110,14 @@ class MappedShards:
 
 
 def open_pack(
-    folder: Path, splits: Sequence[str], split: str, size: int, *, unlabelled: bool, max_broken: float
+    folder: Path,
+    splits: Sequence[str],
+    split: str,
+    size: int,
+    *,
+    unlabelled: bool,
+    max_broken: float,
+    cache: Path | None,
 ) -> StreamedSource:
     """The pictures of a pack's splits, one after the other.
 
@@ -94,6 +128,8 @@ def open_pack(
         size: side of the pictures that is asked for.
         unlabelled: leave labels out.
         max_broken: the share of broken files at which a run goes on, as when the data was packed.
+        cache: where is remembered which files were found to have the right checksums; None: no checksum is compared but that of
+            labels.
 
     Raises:
         DataError: the pack is damaged, not ended, of another size, or without such a split, or more files were broken than allowed.
@@ -104,6 +140,8 @@ def open_pack(
     parts = [_part(folder, index, name) for name in splits]
     for part in parts:
         stop_if_too_broken(list(part.broken), part.files, f"the pack {str(folder)!r}", max_broken)
+    if cache is not None:
+        _check_once(folder, replace(index, splits=dict(zip(splits, parts, strict=True))), cache)
     labels = None
     if not unlabelled and all(part.labels_sha256 is not None for part in parts):
         every = [_labels(folder, name, part, index.class_names) for name, part in zip(splits, parts, strict=True)]
@@ -133,6 +171,26 @@ def _part(folder: Path, index: PackIndex, split: str) -> SplitIndex:
     return index.splits[split]
 
 
+def _check_once(folder: Path, index: PackIndex, cache: Path) -> None:
+    """Compares the checksums of all files with the index, unless these very ones, by size and time, were found right before."""
+    shards = [shard for part in index.splits.values() for shard in part.shards]
+    states = [
+        (str((folder / shard.file).absolute()), *file_state(folder / shard.file), shard.sha256) for shard in shards
+    ]
+    found_right = cache / f"{json_sha256(states)[:32]}.json"
+    with main_first():
+        if found_right.is_file():
+            return
+        if (size := sum(state[1] for state in states)) > _SOON_READ:
+            from ..runtime.runlog import note  # which brings TensorBoard along
+
+            note(f"{folder}: the checksums of {size / 1e9:.1f} GB are compared, this once")
+        if damaged := damaged_files(folder, index):
+            raise wrong_checksum(folder, damaged)
+        with suppress(OSError):  # where nothing can be written, they are compared each time
+            write_json(found_right, {"pack": str(folder.absolute()), "splits": list(index.splits)})
+
+
 def _labels(folder: Path, split: str, part: SplitIndex, class_names: Sequence[str] | None) -> Int64[Tensor, " n"]:
     """The labels, mapped as the pictures are; being small beside them, they are checked whenever the pack is opened."""
     path = labels_file(folder, split)
@@ -157,9 +215,25 @@ def _mapped(path: Path) -> mmap.mmap:
     """A file as memory that can only be read."""
     try:
         with path.open("rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ, **_UNTRACKED)
     except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno == errno.EMFILE:
+            raise DataError(
+                f"data: the pack {str(path.parent)!r} has more files than this process may have open; allow more with "
+                "ulimit -n, or pack the data again with a larger --shard-mb."
+            ) from error
         raise DataError(f"data: {str(path)!r} cannot be mapped into memory ({error}); restore the file.") from error
+
+
+def _open_as_many_as_allowed() -> None:
+    """Raises the usual number of open files, often 1024, to what the system allows this process."""
+    if resource is None:
+        return
+    usual, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = max(usual, _OPEN_FILES) if most == resource.RLIM_INFINITY else most
+    if usual != wanted and usual != resource.RLIM_INFINITY:
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def _as_tensor(memory: mmap.mmap, dtype: torch.dtype) -> Tensor:
@@ -170,4 +244,9 @@ def _as_tensor(memory: mmap.mmap, dtype: torch.dtype) -> Tensor:
 
 
 def _physical_memory() -> int:
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    """Bytes of memory that this process may use: the machine's, or fewer in a container."""
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        return min(machine, int(_MEMORY_LIMIT.read_text()))
+    except (OSError, ValueError):  # there is no such file, or it says "max"
+        return machine

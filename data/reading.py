@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +16,7 @@ from torch import Tensor
 from ..runtime.errors import ArgumentError, DataError
 from ..runtime.words import legible
 from .images import BrokenImageError, decode_quietly, pillow_warnings
+from .workers import usable_cores
 
 _CHUNK = 64
 # Below this size a picture's decoding is mostly Python, where threads only wait for each other (measured: 25 % slower
@@ -78,7 +78,7 @@ def decode_all(
         raise DataError(f"data: {where} holds no picture; needed is at least one JPEG, PNG, WebP or BMP file.")
     decoded = Decoded(torch.zeros(n, 3, size, size, dtype=torch.uint8), torch.zeros(n, dtype=torch.bool), list(refused))
     stop_if_too_broken(decoded.broken, total, where, max_broken)
-    with pillow_warnings(), ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, 16)) as pool:
+    with pillow_warnings(), ThreadPoolExecutor(max_workers=min(usable_cores(), 16)) as pool:
         for broken in _decode_chunks(iter(jobs), decoded, size, extra_formats, pool):
             if broken:
                 decoded.broken.extend(broken)

@@ -9,13 +9,16 @@ decoding it takes longer. The index is made once, by reading the headers, and ke
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import threading
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
@@ -26,14 +29,16 @@ from ..runtime.sealed import json_sha256
 from ..runtime.tensors import read_metadata, read_tensors, tensors_checksum, write_tensors
 from ..runtime.words import legible
 from .downloads import cache_root
+from .folders import file_state
 from .images import MAX_FILE_BYTES, RESIZE_RULE, BrokenImageError, decode_quietly
 from .reading import check_max_broken, stop_if_too_broken
-from .shards import ShardListing, find_shards, list_shard
+from .shards import find_shards, list_shard
 from .streams import StreamedSource
 from .workers import FEWEST_FILES, in_processes, usable_cores
 
 _INDEX_VERSION = 1
 _PART = 8
+_BLOCK = 1 << 16  # labels that are looked through at a time
 _MOST_TRIED = 1000
 _NAMED = 10
 
@@ -108,20 +113,29 @@ class TarPictures:
 
     def _picture(self, row: int) -> UInt8[Tensor, "3 s s"]:
         """The picture of a row, or the first behind it that can be decoded."""
-        for tried in range(min(len(self), _MOST_TRIED)):
-            candidate = (row + tried) % len(self)
-            known = candidate in self._bad
-            other = tried and self._labels is not None and bool(self._labels[candidate] != self._labels[row])
-            if known or other:
-                continue
+        unknown = (candidate for candidate in self._candidates(row) if candidate not in self._bad)
+        for candidate in itertools.islice(unknown, _MOST_TRIED):
             try:
                 picture = decode_quietly(self._content(candidate), self.image_size, extra_formats=self._extra_formats)
                 return torch.from_numpy(picture)
             except BrokenImageError as error:
                 self._count(candidate, str(error))
+        label = "" if self._labels is None else f" of class {int(self._labels[row])}"
         raise DataError(
-            f"data: no picture behind number {row} of {self._paths[0].parent} can be read; mend the shards."
+            f"data: no picture{label} behind number {row} of {self._paths[0].parent} can be read; mend the shards."
         )
+
+    def _candidates(self, row: int) -> Iterator[int]:
+        """The row, and those that may take its place: all behind it, of the same class where there are labels; behind the last
+        one come those before it."""
+        yield row
+        for first, end in ((row + 1, len(self)), (0, row)):
+            if self._labels is None:
+                yield from range(first, end)
+                continue
+            for start in range(first, end, _BLOCK):
+                same = self._labels[start : min(start + _BLOCK, end)] == self._labels[row]
+                yield from (start + torch.nonzero(same).flatten()).tolist()
 
     def _content(self, row: int) -> bytes:
         path, (offset, size) = self._shard_of(row), self._places[row].tolist()
@@ -210,7 +224,7 @@ def _index(paths: list[Path], unlabelled: bool, cache: Path) -> tuple[dict[str, 
     Sizes and times of the shards tell whether it still holds; a damaged file is made anew. Read from the cache, the tensors
     are mapped and take no memory of their own.
     """
-    states = [(str(path.absolute()), *_state(path)) for path in paths]
+    states = [(str(path.absolute()), *file_state(path)) for path in paths]
     path = cache / f"{json_sha256([_INDEX_VERSION, unlabelled, states])[:32]}.safetensors"
     with main_first():
         known = _cached(path, len(paths))
@@ -222,14 +236,6 @@ def _index(paths: list[Path], unlabelled: bool, cache: Path) -> tuple[dict[str, 
     if known is None:
         raise DataError(f"data: the index {str(path)!r} can't be read back; is the disk in order?")
     return known
-
-
-def _state(path: Path) -> tuple[int, int]:
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise DataError(f"data: the shard {str(path)!r} can't be read ({error.strerror}); restore it.") from error
-    return status.st_size, status.st_mtime_ns
 
 
 def _cached(path: Path, shards: int) -> tuple[dict[str, Tensor], tuple[str, ...], str] | None:
@@ -258,39 +264,48 @@ def _is_sound(tensors: dict[str, Tensor], shards: int) -> bool:
     return not n or (int(places.min()) >= 0 and int(places[:, 1].max()) <= MAX_FILE_BYTES)
 
 
+class _Listed(NamedTuple):
+    """What is kept of a shard: places (n, 2), labels (n,) or None, refused members, and the digest of its headers.
+
+    Arrays, which go from one process to another as bytes, where tensors would take an open file each.
+    """
+
+    places: Int64[np.ndarray, "n 2"]
+    labels: Int64[np.ndarray, " n"] | None
+    refused: tuple[str, ...]
+    digest: str
+
+
 def _made(paths: list[Path], unlabelled: bool) -> tuple[dict[str, Tensor], tuple[str, ...], str]:
     """Reads the headers of all shards; in several processes where there are many."""
     workers = usable_cores() if len(paths) >= FEWEST_FILES else 1
     list_one = functools.partial(_listed, unlabelled=unlabelled)
-    listings = dict(in_processes(list_one, paths, workers))
-    places, labels, starts = [], [], [0]
-    for path in paths:
-        listing = listings[path]
-        places.append(torch.tensor([entry.place for entry in listing.entries], dtype=torch.int64).view(-1, 2))
-        labels.append(None if listing.labels is None else torch.tensor(listing.labels))
-        starts.append(starts[-1] + len(listing.entries))
-        _check_sizes(path, listing)
-    tensors = {"places": torch.cat(places), "starts": torch.tensor(starts[:-1])}
-    filled = [part for part, place in zip(labels, places, strict=True) if len(place)]
-    if any(part is not None for part in filled):
-        if any(part is None for part in filled):
+    found = dict(in_processes(list_one, paths, workers))
+    listed = [found[path] for path in paths]
+    counts = [len(one.places) for one in listed]
+    starts = list(itertools.accumulate(counts, initial=0))[:-1]
+    tensors = {
+        "places": torch.from_numpy(np.concatenate([one.places for one in listed])),
+        "starts": torch.tensor(starts),
+    }
+    labels = [one.labels for one in listed if len(one.places)]
+    known = [part for part in labels if part is not None]
+    if known:
+        if len(known) < len(labels):
             raise DataError(
                 f"data: some shards in {str(paths[0].parent)!r} have labels and others have none; add those, or ask for "
                 "unlabelled pictures."
             )
-        tensors["labels"] = torch.cat([part for part in filled if part is not None])
-    refused = tuple(line for path in paths for line in listings[path].refused)
-    return tensors, refused, json_sha256([listings[path].digest for path in paths])
+        tensors["labels"] = torch.from_numpy(np.concatenate(known))
+    refused = tuple(line for one in listed for line in one.refused)
+    return tensors, refused, json_sha256([one.digest for one in listed])
 
 
-def _listed(path: Path, unlabelled: bool) -> tuple[Path, ShardListing]:
-    return path, list_shard(path, unlabelled)
-
-
-def _check_sizes(path: Path, listing: ShardListing) -> None:
-    """A shard cut short inside its last picture has headers as good as any."""
-    end = max(
-        (offset + size for offset, size in (e.place for e in listing.entries if isinstance(e.place, tuple))), default=0
-    )
-    if end > path.stat().st_size:
+def _listed(path: Path, unlabelled: bool) -> tuple[Path, _Listed]:
+    listing = list_shard(path, unlabelled)
+    places = np.array([entry.place for entry in listing.entries], np.int64).reshape(-1, 2)
+    # cut short inside its last picture, it has headers as good as any
+    if len(places) and int(places.sum(axis=1).max()) > path.stat().st_size:
         raise DataError(f"data: the shard {str(path)!r} ends inside a picture; restore it.")
+    labels = None if listing.labels is None else np.array(listing.labels, np.int64)
+    return path, _Listed(places, labels, listing.refused, listing.digest)

@@ -50,7 +50,7 @@ def open_source(
             ./toy for a folder that is called so.
         split: "train", "test" or "all" (the splits there are, one after the other). Folders: sub-folders train/ and
             test/ (or val/) are the splits, else all is "train".
-        root: where downloads and the indices of tar shards are kept (see :func:`cache_root`).
+        root: where downloads, the indices of tar shards, and which packs were found whole are kept (see :func:`cache_root`).
         image_size: side in pixels.
         unlabelled: leave labels out; a folder may then have any shape, and stl10's "train" is its 100,000 unlabelled
             pictures.
@@ -82,7 +82,10 @@ def open_source(
     if path is not None and path.is_dir():
         splits = available_splits(spec, root) if split == "all" else (split,)
         if is_pack(path):
-            return open_pack(path, splits, split, image_size, unlabelled=unlabelled, max_broken=max_broken)
+            return open_pack(
+                path, splits, split, image_size,
+                unlabelled=unlabelled, max_broken=max_broken, cache=cache_root(root) / "packs",
+            )  # fmt: skip
         if find_shards(path):
             return open_shards(
                 path, splits, split, image_size,

@@ -16,11 +16,10 @@ from torch import Tensor
 from ..runtime.errors import ArgumentError
 from .copies import Copies
 from .selections import Ids, LazyIds
-from .tensors import ImageSource, TensorSource
+from .tensors import ImageSource, TensorSource, fits, host_batch
 
 _AHEAD = 2
 _CHUNK = 4096
-_GPU_SHARE = 0.5
 
 
 @runtime_checkable
@@ -83,6 +82,11 @@ class StreamedSource:
         return self._reader.image_size
 
     @property
+    def decoded(self) -> bool:
+        """Whether pictures lie in their files as they are given, so that all broken ones are known."""
+        return self._reader.decoded
+
+    @property
     def broken(self) -> tuple[str, ...]:
         """The files that could not be read; where reading is decoding, those met so far."""
         return self._reader.broken
@@ -117,9 +121,8 @@ class StreamedSource:
     def gather(self, ids: Int64[Tensor, " b"], device: torch.device | str | None = None) -> UInt8[Tensor, "b 3 s s"]:
         """The pictures with these ids, on `device` (None: that of the source), read in the order in which they lie."""
         target = self.device if device is None else torch.device(device)
-        rows, side = self._rows_of(ids), self.image_size
-        # page-locked memory lets the copy to a GPU run while the processor goes on
-        out = torch.empty(len(rows), 3, side, side, dtype=torch.uint8, pin_memory=target.type == "cuda")
+        rows = self._rows_of(ids)
+        out = host_batch(len(rows), self.image_size, target)
         if len(rows):
             if not (int(rows.min()) >= 0 and int(rows.max()) < len(self._reader)):
                 raise ArgumentError(f"ids: this source has ids 0 to {len(self) - 1}.")
@@ -149,16 +152,13 @@ class StreamedSource:
         return view
 
     def to(self, device: torch.device | str) -> StreamedSource | TensorSource:
-        """The same source for computing on `device`; decoded pictures that take at most half of a GPU's free memory move there."""
+        """The same source for computing on `device`; decoded pictures that fit on a GPU move there."""
         device = torch.device(device)
-        if device.type == "cuda" and self._reader.decoded and self._fits(device):
+        if device.type == "cuda" and self.decoded and fits(len(self) * 3 * self.image_size**2, device):
             return self._resident(device)
         view = self._like(self._labels)
         view.device = device
         return view
-
-    def _fits(self, device: torch.device) -> bool:
-        return len(self) * 3 * self.image_size**2 <= _GPU_SHARE * torch.cuda.mem_get_info(device)[0]
 
     def _resident(self, device: torch.device) -> TensorSource:
         """All pictures as one tensor on the device; the host holds a chunk of them at a time."""

@@ -1,4 +1,4 @@
-"""What is an image source? Pictures of one size, as one uint8 tensor that lives where the computing happens."""
+"""What is an image source? Pictures of one size, as one uint8 tensor that lives where the computing happens, if it fits there."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from .selections import Ids
 
 _GREY_SAMPLE = 2048
 _CHUNK = 4096
+_GPU_SHARE = 0.5
 
 
 @runtime_checkable
@@ -81,6 +82,7 @@ class TensorSource:
         if labels is not None:
             labels = _checked_labels(labels, images, class_names)
         self._images, self._labels, self._rows = images, labels, None
+        self.device = images.device
         self.class_names = tuple(class_names) if class_names is not None else None
         self.name, self.split, self.broken = name, split, tuple(broken)
         self._fingerprint = fingerprint
@@ -98,9 +100,9 @@ class TensorSource:
         return self._images.shape[-1]
 
     @property
-    def device(self) -> torch.device:
-        """Where the pictures live."""
-        return self._images.device
+    def streams(self) -> bool:
+        """Whether batches are read ahead: the pictures did not fit on `device`, where they are wanted."""
+        return self.device != self._images.device
 
     @property
     def images(self) -> UInt8[Tensor, "n 3 s s"]:
@@ -109,35 +111,46 @@ class TensorSource:
 
     @property
     def labels(self) -> Int64[Tensor, " n"] | None:
-        """Class numbers (n,) on the device of the pictures, or None."""
-        return self._labels if self._rows is None or self._labels is None else self._labels[self._rows]
+        """Class numbers (n,) on `device`, or None."""
+        if self._labels is None:
+            return None
+        return (self._labels if self._rows is None else self._labels[self._rows]).to(self.device)
 
     def labels_of(self, ids: Int64[Tensor, " b"]) -> Int64[Tensor, " b"] | None:
         """The class numbers of these pictures, on the device of `ids`, or None."""
         if self._labels is None:
             return None
-        rows = ids.to(self.device, non_blocking=True)
-        return self._labels[rows if self._rows is None else self._rows[rows]].to(ids.device)
+        return self._labels[self._rows_of(ids)].to(ids.device)
+
+    def _rows_of(self, ids: Int64[Tensor, " b"]) -> Int64[Tensor, " b"]:
+        """Where pictures lie in the tensor, as numbers beside it."""
+        home = self._images.device
+        # a copy from a GPU to here must be waited for: rows that have not arrived yet would be read
+        rows = ids.to(home, non_blocking=home.type == "cuda")
+        return rows if self._rows is None else self._rows.index_select(0, rows)
 
     @property
     def fingerprint(self) -> str:
         """16 hex digits of the SHA-256 of size, pictures and labels; computed when first asked for, then kept."""
         if self._fingerprint is None:
-            parts = (self.gather(ids, "cpu") for ids in torch.arange(len(self)).split(_CHUNK))
-            self._fingerprint = content_fingerprints(parts, len(self), self.labels)[0]
+            ids = torch.arange(len(self))
+            parts = (self.gather(part, "cpu") for part in ids.split(_CHUNK))
+            self._fingerprint = content_fingerprints(parts, len(self), self.labels_of(ids))[0]
         return self._fingerprint
 
     def gather(self, ids: Int64[Tensor, " b"], device: torch.device | str | None = None) -> UInt8[Tensor, "b 3 s s"]:
-        """The pictures with these ids, on `device` (None: where the source lives)."""
-        # a copy from a GPU to here must be waited for: rows that have not arrived yet would be read
-        rows = ids.to(self.device, non_blocking=self.device.type == "cuda")
-        rows = rows if self._rows is None else self._rows.index_select(0, rows)
-        pictures = self._images.index_select(0, rows)
-        return pictures if device is None else pictures.to(device, non_blocking=True)
+        """The pictures with these ids, on `device` (None: that of the source)."""
+        target, rows = self.device if device is None else torch.device(device), self._rows_of(ids)
+        if not self.streams:
+            pictures = self._images.index_select(0, rows)
+        else:
+            pictures = torch.index_select(self._images, 0, rows, out=host_batch(len(rows), self.image_size, target))
+        # a copy to the host that nobody waited for would be read before it has arrived
+        return pictures.to(target, non_blocking=target.type == "cuda")
 
     def subset(self, ids: Ids) -> TensorSource:
         """A view of the pictures with these ids (m,), in this order, without a copy; its own ids count from 0 again."""
-        rows = (ids if isinstance(ids, Tensor) else ids[:]).to(self.device)
+        rows = (ids if isinstance(ids, Tensor) else ids[:]).to(self._images.device)
         if len(rows) and not (int(rows.min()) >= 0 and int(rows.max()) < len(self)):
             raise ArgumentError(
                 f"ids: between {int(rows.min())} and {int(rows.max())}, but this source has ids 0 to {len(self) - 1}."
@@ -151,12 +164,19 @@ class TensorSource:
         return view
 
     def to(self, device: torch.device | str) -> TensorSource:
-        """The same source with pictures and labels on `device`."""
+        """The same source for computing on `device`, where pictures and labels move, but for those that do not fit on a GPU: they
+        stay, and are copied there batch by batch."""
         device = torch.device(device)
         if device == self.device or (device.type == self.device.type and device.index is None):
             return self
-        labels, rows = (t if t is None else t.to(device) for t in (self._labels, self._rows))
-        moved = self._like(self._images.to(device), labels, rows)
+        stay = not fits(self._images.nbytes, device)
+        images, labels, rows = (
+            tensor if tensor is None or stay else tensor.to(device)
+            for tensor in (self._images, self._labels, self._rows)
+        )
+        assert images is not None
+        moved = self._like(images, labels, rows)
+        moved.device = device if stay else images.device
         moved._fingerprint = self._fingerprint
         return moved
 
@@ -164,7 +184,20 @@ class TensorSource:
         """A source of the same name, split and classes over these tensors."""
         view = TensorSource(images, None, self.class_names, name=self.name, split=self.split, broken=self.broken)
         view._labels, view._rows = labels, rows
+        if images is self._images:
+            view.device = self.device
         return view
+
+
+def fits(size: int, device: torch.device) -> bool:
+    """Whether pictures of so many bytes may live on a device: on a GPU they may take half of its free memory."""
+    return device.type != "cuda" or size <= _GPU_SHARE * torch.cuda.mem_get_info(device)[0]
+
+
+def host_batch(n: int, side: int, target: torch.device) -> UInt8[Tensor, "n 3 side side"]:
+    """Room for a batch's pictures on the way to `target`: page-locked where the copy to a GPU is to run while the processor goes
+    on."""
+    return torch.empty(n, 3, side, side, dtype=torch.uint8, pin_memory=target.type == "cuda")
 
 
 def concatenate(sources: list[TensorSource], split: str) -> TensorSource:

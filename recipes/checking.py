@@ -28,7 +28,7 @@ class DataCheckConfig(DataOptions):
 
     Attributes:
         data: as for pretrain: a name, a folder, an archive or an .npz.
-        image_size: side in pixels that images are going to be resized to; smaller ones are told.
+        image_size: side in pixels that images are going to be resized to; smaller ones are told. A pack is looked at as it is.
         json: print as JSON for programs.
     """
 

@@ -41,7 +41,15 @@ from .published import typed_command, usual_config
 from .resuming import folder_settings, go_on, saved_settings, whose
 from .settings import PretrainConfig
 from .together import check_same_data, in_all_processes
-from .training_data import class_count, data_name, held_out_ids, judged_source, open_training_source
+from .training_data import (
+    class_count,
+    counted_ids,
+    data_name,
+    held_out_ids,
+    judged_source,
+    open_training_source,
+    report_met_broken,
+)
 
 _BATCH_OF_PASSES = 4096
 _SECONDS_OF_STEPS = 1.0  # timed to say how long all are going to take
@@ -94,7 +102,7 @@ def _pretrain(config: PretrainConfig) -> Outcome:
     shown = judged.gather(spread_ids(len(judged)))
     if config.minutes is not None and not config.resume:
         config = _within_minutes(config, config.minutes, painter, network, batches)
-    prior = None if config.resume else _bin_prior(source, kept, task)
+    prior = None if config.resume else _bin_prior(config, source, kept, task)
     if config.resume:
         folder = go_on(config, source, compilation.to_dict(compute))
     else:
@@ -110,6 +118,7 @@ def _pretrain(config: PretrainConfig) -> Outcome:
                 folder.remove()  # nothing in it could be gone on with, or be learnt from
             raise
         Checkpoints(folder.checkpoints).load_best(model)
+        report_met_broken(source, folder)
     if is_main():
         _save_encoder(config, painter, source, folder, epochs)
     return _finish(config, painter, judged, shown, folder)
@@ -143,8 +152,9 @@ def training_palette(config: PretrainConfig, source: ImageSource, kept: Ids) -> 
         return from_main(lambda: read_palette(RunFolder(config.folder)))
     fits = (getattr(TASKS[name], "fit_palette", None) for name in task_names(config.task))
     fit = next((fit for fit in fits if fit is not None), build_palette)
+    counted = counted_ids(config, kept)
     return fit(
-        lambda: (source.gather(ids) for ids in kept.split(_BATCH_OF_PASSES)),
+        lambda: (source.gather(ids) for ids in counted.split(_BATCH_OF_PASSES)),
         config.colours,
         config.label_space,
         config.grey,
@@ -152,11 +162,14 @@ def training_palette(config: PretrainConfig, source: ImageSource, kept: Ids) -> 
     )
 
 
-def _bin_prior(source: ImageSource, kept: Ids, task: Task) -> torch.Tensor | None:
+def _bin_prior(config: PretrainConfig, source: ImageSource, kept: Ids, task: Task) -> torch.Tensor | None:
     """How frequent each ab bin is among the training pixels, which the colour metrics ask for; None if nothing is painted."""
     if not isinstance(task, PaintingTask):
         return None
-    return bin_prior(lambda: (source.gather(ids) for ids in kept.split(_BATCH_OF_PASSES)))
+    counted = counted_ids(config, kept)
+    if len(counted) < len(kept):
+        note(f"pretrain: colours are counted in {len(counted):,} of {len(kept):,} images, spread evenly")
+    return bin_prior(lambda: (source.gather(ids) for ids in counted.split(_BATCH_OF_PASSES)))
 
 
 def _start_folder(

@@ -10,6 +10,7 @@ import torch
 from ..data import (
     Ids,
     ImageSource,
+    StreamedSource,
     all_ids,
     available_splits,
     hold_out,
@@ -21,9 +22,13 @@ from ..data import (
 from ..pretext import task_names
 from ..runtime.device import Compute
 from ..runtime.errors import DataError
+from ..runtime.processes import is_main
 from ..runtime.randomness import MANY
+from ..runtime.runfolder import RunFolder
 from ..runtime.runlog import note
 from .settings import PretrainConfig
+
+_MOST_NAMED = 10_000
 
 
 def open_training_source(config: PretrainConfig, compute: Compute) -> ImageSource:
@@ -92,6 +97,15 @@ def held_out_ids(config: PretrainConfig, source: ImageSource) -> tuple[Ids, Ids]
     return hold_out(source, config.holdout, config.seed)
 
 
+def counted_ids(config: PretrainConfig, kept: Ids) -> Ids:
+    """The training images that colours are counted in: of very many a part, spread evenly and chosen by the seed, since to count
+    all of them would take as long as epochs do, while an image more changes no colour."""
+    if len(kept) <= MANY:
+        return kept
+    _, chosen = spread_hold_out(len(kept), MANY / len(kept), config.seed)
+    return kept[chosen[:]]
+
+
 def class_count(source: ImageSource) -> int:
     """Classes that a source's labels number, whether all occur or not; 0 without labels."""
     return 0 if source.labels is None else int(source.labels.max()) + 1
@@ -127,6 +141,19 @@ def report_broken(source: ImageSource) -> None:
         note(f"{len(source.broken)} unreadable images were skipped in {source.name} ({source.split}):")
         for line in source.broken[:10]:
             note(f"  {line}")
+
+
+def report_met_broken(source: ImageSource, folder: RunFolder) -> None:
+    """Says which images turned out unreadable while a run read them, and adds their names to its `config.json`.
+
+    Those are images that are decoded when they are read, of tar shards; what else is broken was told on opening.
+    """
+    if not is_main() or not isinstance(source, StreamedSource) or source.decoded or not source.broken:
+        return
+    report_broken(source)
+    data = folder.config["data"]
+    names = sorted({*data.get("unreadable", ()), *source.broken})  # those of a run that goes on too
+    folder.bring_up_to_date(data={**data, "broken": len(names), "unreadable": names[:_MOST_NAMED]})
 
 
 def data_name(source: ImageSource, classes: Sequence[str] | None) -> str:

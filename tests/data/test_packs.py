@@ -4,7 +4,10 @@ import io
 import json
 import os
 import shutil
+import signal
+import sys
 import tarfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -321,6 +324,41 @@ def test_an_archive_of_nothing_but_refused_members_is_one_sentence(tmp_path):
     assert not (tmp_path / "pack").exists()
 
 
+def test_what_a_kill_at_the_very_end_leaves_is_removed_by_the_next_run(tmp_path):
+    data = _fill(tmp_path / "d", _members())
+    index = make_pack(data, tmp_path / "pack", **SMALL)
+    whole = sorted(path.name for path in (tmp_path / "pack").iterdir())
+    (tmp_path / "pack" / "parts").mkdir()
+    for name in ("parts/train-00000.json", "packing.json", ".expanded.tar"):
+        (tmp_path / "pack" / name).write_text("{}")
+    assert make_pack(data, tmp_path / "pack", **SMALL) == index
+    assert sorted(path.name for path in (tmp_path / "pack").iterdir()) == whole
+
+
+@pytest.mark.parametrize("killed_before", ["os.replace", "pathlib.Path.mkdir"])
+def test_a_kill_at_the_very_beginning_is_gone_on_from(tmp_path, monkeypatch, killed_before):
+    """Between making the folder and writing the plan, and between the plan and the folder of records."""
+    data, pack = _fill(tmp_path / "d", _members()), tmp_path / "pack"
+
+    class KilledError(BaseException):
+        pass
+
+    def kill(*arguments, **_):
+        if killed_before == "os.replace" or arguments[0].name == "parts":
+            shutil.copytree(pack, tmp_path / "left")  # a kill cleans nothing up
+            raise KilledError
+        os.makedirs(arguments[0], exist_ok=True)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(killed_before, kill)
+        with pytest.raises(KilledError):
+            make_pack(data, pack, **SMALL)
+    assert any((tmp_path / "left").iterdir())
+    assert not pack.exists()
+    make_pack(data, tmp_path / "left", **SMALL)
+    assert make_pack(data, pack, **SMALL) == read_index(tmp_path / "left")
+
+
 def test_a_folder_with_other_files_is_left_alone(tmp_path):
     data = _fill(tmp_path / "d", _members())
     (tmp_path / "mine").mkdir()
@@ -402,6 +440,13 @@ def test_of_equal_files_one_stays_and_the_test_split_goes_first(tmp_path):
     assert torch.equal(train.labels, clean.labels)
 
 
+def test_when_only_copies_of_test_pictures_are_left_to_train_on_it_is_said(tmp_path):
+    members = {f"{split}/{k}.png": _png(k) for split in ("train", "test") for k in range(3)}
+    with pytest.raises(DataError, match=r"all 3 pictures of .*\(train\) are copies of test pictures"):
+        make_pack(_fill(tmp_path / "d", members), tmp_path / "pack", deduplicate=True, **SMALL)
+    assert not (tmp_path / "pack").exists()
+
+
 @pytest.fixture
 def pack(tmp_path) -> Path:
     make_pack(_fill(tmp_path / "d", _members()), tmp_path / "pack", **SMALL)
@@ -456,6 +501,36 @@ def test_a_changed_byte_is_found_in_every_file(pack):
                 open_source(pack, image_size=8)
         path.write_bytes(original)
     assert damaged_files(pack, index) == []
+
+
+def test_a_changed_byte_of_a_picture_is_found_on_opening_and_files_found_right_are_not_read_again(pack, monkeypatch):
+    read, real = [], pretint.data.pack_index.file_sha256
+    monkeypatch.setattr(pretint.data.pack_index, "file_sha256", lambda path: read.append(path.name) or real(path))
+
+    def opened() -> list[str]:
+        read.clear()
+        open_source(pack, image_size=8, root=pack.parent / "cache")
+        return sorted(read)
+
+    names = ["train-00000.u8", "train-00001.u8", "train-00002.u8", "train.labels"]
+    assert opened() == names
+    assert opened() == []
+    path, status = pack / "train-00001.u8", (pack / "train-00001.u8").stat()
+    content = path.read_bytes()
+    path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"checksum of train-00001\.u8 in the pack .* is wrong"):
+            opened()
+    path.write_bytes(content)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 2))
+    assert opened() == names
+
+
+def test_a_pack_is_opened_where_nothing_can_be_remembered(pack):
+    cache = pack.parent / "cache"
+    cache.write_text("a file, where a folder would have to be")
+    assert len(open_source(pack, image_size=8, root=cache)) == 14
 
 
 @pytest.mark.parametrize(
@@ -565,3 +640,92 @@ def test_what_is_read_is_no_memory_of_the_process(tmp_path):
 def test_a_killed_worker_is_one_sentence():
     with pytest.raises(DataError, match="a process was killed"):
         list(in_processes(os._exit, [1], 2))
+
+
+OPENING = """
+import resource
+from pathlib import Path
+from pretint.data import open_source
+from pretint.runtime.errors import DataError
+most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64 if strict else most))
+try:
+    source = open_source(Path(pack), image_size=8)
+    told = str(len(source.gather(torch.arange(200)).unique(dim=0)))
+except DataError as error:
+    told = str(error)
+Path(out).write_text(told)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such limit")
+def test_a_pack_of_more_files_than_may_usually_be_open_is_read(tmp_path, child):
+    images = np.random.default_rng(0).integers(0, 256, (200, 8, 8, 3), np.uint8)
+    np.savez(tmp_path / "data.npz", images=images)
+    make_pack(tmp_path / "data.npz", tmp_path / "pack", **{**SMALL, "shard_bytes": 192})
+    assert len(list((tmp_path / "pack").glob("*.u8"))) == 200
+    for strict in (False, True):
+        names = {"pack": str(tmp_path / "pack"), "out": str(tmp_path / "told.txt"), "strict": strict}
+        child(OPENING, **names).join(120)
+        told = (tmp_path / "told.txt").read_text()
+        if strict and sys.version_info < (3, 13):
+            assert "more files than this process may have open; allow more with ulimit -n" in told
+        else:
+            assert told == "200"
+
+
+def test_the_memory_that_counts_is_that_of_a_container_where_it_is_less(tmp_path, monkeypatch):
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(pretint.data.packs, "_MEMORY_LIMIT", limit)
+    machine = pretint.data.packs._physical_memory()
+    assert machine > 2**24
+    for text, expected in (("max\n", machine), (f"{2**24}\n", 2**24), (f"{2**62}\n", machine)):
+        limit.write_text(text)
+        assert pretint.data.packs._physical_memory() == expected
+
+
+PACKING = """
+from pathlib import Path
+from pretint.data import make_pack
+make_pack(Path(data), Path(pack), image_size=8, workers=2, shard_bytes=5 * 192)
+"""
+
+
+def _runs(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="asks /proc which processes there are")
+def test_workers_end_with_a_packer_that_is_killed_and_the_next_run_decodes_nothing_twice(tmp_path, child, monkeypatch):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "00.png").write_bytes(_png(0, (1000, 1000)))  # which takes long enough to decode
+    for number in range(1, 60):
+        os.link(tmp_path / "d" / "00.png", tmp_path / "d" / f"{number:02}.png")
+    packer = child(PACKING, data=str(tmp_path / "d"), pack=str(tmp_path / "pack"))
+    end = time.monotonic() + 240
+    while len(list((tmp_path / "pack").glob("parts/*.json"))) < 2:
+        assert packer.is_alive()
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    workers = [
+        int(number)
+        for task in Path(f"/proc/{packer.pid}/task").iterdir()
+        for number in (task / "children").read_text().split()
+    ]
+    assert len(workers) >= 2
+    os.kill(packer.pid, signal.SIGKILL)
+    packer.join(30)
+    end = time.monotonic() + 30
+    while any(map(_runs, workers)):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    done = len(list((tmp_path / "pack").glob("parts/*.json")))
+    assert 2 <= done < 12
+    decoding = _Decoding(monkeypatch, stop_before=None)
+    index = make_pack(tmp_path / "d", tmp_path / "pack", **SMALL)
+    assert decoding.count == 60 - 5 * done
+    assert index.splits["train"].pictures == 60
+    assert damaged_files(tmp_path / "pack", index) == []

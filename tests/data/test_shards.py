@@ -158,6 +158,27 @@ def test_a_broken_picture_is_named_and_the_next_of_its_class_takes_its_place(tmp
 
 
 @pytest.mark.filterwarnings("ignore:a broken picture")
+def test_the_next_picture_of_a_class_is_found_however_far_away(tmp_path, monkeypatch):
+    """Of 3,000 pictures only the first and the last are of one class."""
+    monkeypatch.setattr(pretint.data.shard_reading, "_BLOCK", 700)
+    members: dict[str, bytes] = {}
+    for number in range(3000):
+        members |= {f"{number:05}.png": _png(number), f"{number:05}.cls": str(number % 2999).encode()}
+    for pair, other in ((0, 2999), (2999, 0)):
+        _shard(tmp_path / str(pair) / "0.tar", {**members, f"{pair:05}.png": b"<html>", "00005.png": b""})
+        source = open_source(tmp_path / str(pair), image_size=8)
+        assert _numbers(source.gather(torch.tensor([1, pair, 7]))) == [1, other, 7]
+        with pytest.raises(DataError, match=r"no picture of class 5 behind number 5 .* can be read"):
+            source.gather(torch.tensor([5]))
+
+
+def test_many_shards_are_listed_by_several_processes(tmp_path):
+    source = open_source(_shards(tmp_path / "s", [2, 0, 3, *[1] * 14]), image_size=8)
+    assert _numbers(source.gather(torch.arange(19))) == list(range(19))
+    assert torch.equal(source.labels, torch.arange(19) % 5)
+
+
+@pytest.mark.filterwarnings("ignore:a broken picture")
 def test_too_many_broken_pictures_stop_the_run(tmp_path):
     members = {**_samples(0, 16), "00003.png": b"<html>", "00005.png": b"", "00006.png": _png(6)[:40]}
     _shard(tmp_path / "s" / "0.tar", members)

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from pretint.data import ImageSource, TensorSource, is_grey
+from pretint.data import Batches, ImageSource, TensorSource, is_grey
+from pretint.data.tensors import fits
 from pretint.runtime.errors import ArgumentError
 
 
@@ -67,6 +68,50 @@ def test_unlabelled_hides_labels_and_class_names():
 def test_moving_to_the_same_device_is_free():
     source = _source()
     assert source.to("cpu") is source
+
+
+def test_pictures_that_do_not_fit_on_a_device_stay_and_are_read_ahead(monkeypatch):
+    source = _source()
+    monkeypatch.setattr("pretint.data.tensors.fits", lambda _size, device: device.type == "cpu")
+    moved = source.to("meta")  # which torch has everywhere
+    view = moved.subset(torch.tensor([8, 1, 5]))
+    assert (moved.device.type, view.device.type, moved.images.device.type) == ("meta", "meta", "cpu")
+    assert (moved.streams, view.streams, source.streams) == (True, True, False)
+    assert moved._images.data_ptr() == source._images.data_ptr()
+    assert moved.fingerprint == source.fingerprint
+    ids = torch.tensor([2, 0, 2])
+    assert torch.equal(moved.gather(ids, "cpu"), source.gather(ids))
+    assert torch.equal(view.gather(ids, "cpu"), source.images[[5, 8, 5]])
+    assert torch.equal(view.labels_of(ids), source.labels[[5, 8, 5]])
+    batches = [Batches(one, 4, seed=3, device="cpu").epoch(1) for one in (moved, source)]
+    for left, right in zip(*batches, strict=True):
+        assert torch.equal(left.rgb, right.rgb)
+        assert torch.equal(left.labels, right.labels)
+    back = moved.to("cpu")
+    assert (back.streams, back.device.type) == (False, "cpu")
+    assert torch.equal(back.labels, source.labels)
+
+
+def test_pictures_that_take_up_to_half_of_a_gpus_free_memory_move_there(monkeypatch):
+    source, moved = _source(), []
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda _device: (2 * source.images.nbytes, 10**9))
+    monkeypatch.setattr(torch.Tensor, "to", lambda tensor, device: moved.append(device) or tensor)
+    source.to("cuda")
+    assert moved == [torch.device("cuda")] * 2  # pictures and labels
+    assert not fits(source.images.nbytes + 1, torch.device("cuda"))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("free", [0, 10**9])
+def test_on_a_gpu_batches_are_the_same_whether_pictures_fit_or_not(monkeypatch, free):
+    source = _source(50)
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda _device: (free, 10**10))
+    moved = source.to("cuda")
+    assert moved.streams == (free == 0)
+    for left, right in zip(*(Batches(one, 8, seed=3).epoch(1) for one in (moved, source)), strict=True):
+        assert left.rgb.device.type == left.labels.device.type == left.ids.device.type == "cuda"
+        assert torch.equal(left.rgb.cpu(), right.rgb)
+        assert torch.equal(left.labels.cpu(), right.labels)
 
 
 @pytest.mark.parametrize(

@@ -163,3 +163,17 @@ def test_the_group_lists_its_verbs(capsys: pytest.CaptureFixture[str]):
         printed = capsys.readouterr().out
         assert "data check" in printed
         assert "pretrain " not in printed.split("\n\n", 2)[2]
+
+
+def test_a_pack_is_checked_at_its_own_size(tmp_path: Path):
+    for number in range(4):
+        (tmp_path / "d").mkdir(exist_ok=True)
+        _picture(number).save(tmp_path / "d" / f"{number}.png")
+    make_pack(tmp_path / "d", tmp_path / "pack", image_size=40)
+    found = check_data(DataCheckConfig(data=str(tmp_path / "pack"))).results
+    assert found["ok"]
+    assert found["splits"]["train"]["smallest"] == [40, 40]
+    path = tmp_path / "pack" / "train-00000.u8"
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    with pytest.raises(DataError, match=r"checksum of train-00000\.u8 in the pack"):
+        check_data(DataCheckConfig(data=str(tmp_path / "pack")))

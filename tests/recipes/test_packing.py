@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import signal
+import tarfile
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -13,15 +19,18 @@ import pretint.recipes.pretraining
 import pretint.recipes.training_data
 import pretint.runtime.progress
 from pretint.cli import main
-from pretint.data import LazyIds, open_source
-from pretint.recipes import PackConfig, pack, pretrain
-from pretint.recipes.training_data import held_out_ids, open_training_source
+from pretint.data import LazyIds, all_ids, make_toy, open_source
+from pretint.recipes import PackConfig, PretrainConfig, pack, pretrain
+from pretint.recipes.pretraining import training_palette
+from pretint.recipes.training_data import counted_ids, held_out_ids, open_training_source
+from pretint.runtime import randomness
 from pretint.runtime.device import Compute
-from pretint.runtime.errors import ArgumentError, NotFiniteError
-from pretint.runtime.loop import Loss
+from pretint.runtime.errors import ArgumentError, DataError, NotFiniteError
+from pretint.runtime.loop import Loss, Training
 from pretint.runtime.progress import WorkProgress
-from pretint.runtime.randomness import hash_permutation
+from pretint.runtime.randomness import KeyedPermutation, hash_permutation
 from pretint.runtime.runfolder import RunFolder
+from pretint.runtime.stopping import Interrupted
 
 from .conftest import small_config
 
@@ -36,7 +45,9 @@ def test_a_run_on_a_pack_is_the_run_on_its_data(small_data: Path, small_run: Pat
     assert (runs[0].encoder / "model.safetensors").read_bytes() == (runs[1].encoder / "model.safetensors").read_bytes()
 
 
-def test_ids_of_very_many_images_are_computed(small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_ids_of_very_many_images_are_computed(
+    small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     monkeypatch.setattr(pretint.recipes.training_data, "MANY", 100)
     config = small_config(small_data, tmp_path / "run", epochs=1)
     source = open_training_source(config, Compute.choose("cpu"))
@@ -46,6 +57,7 @@ def test_ids_of_very_many_images_are_computed(small_data: Path, tmp_path: Path, 
     pack(PackConfig(data=str(small_data), out=tmp_path / "pack"))
     pretrain(small_config(tmp_path / "pack", tmp_path / "run", epochs=1))
     assert len(RunFolder.open(tmp_path / "run").read_metrics()) == 1
+    assert "colours are counted in 100 of 360 images, spread evenly" in capsys.readouterr().err
 
 
 def test_images_of_a_step_that_is_not_finite_are_known_where_ids_are_computed(
@@ -66,6 +78,107 @@ def test_images_of_a_step_that_is_not_finite_are_known_where_ids_are_computed(
     kept, _ = held_out_ids(config, open_training_source(config, Compute.choose("cpu")))
     assert isinstance(kept, LazyIds)
     assert record["images"] == kept[hash_permutation(config.seed, 0, len(kept))[: config.batch_size]].tolist()
+
+
+def test_colours_of_very_many_images_are_counted_in_some_that_are_spread_evenly(
+    small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    config = small_config(small_data, tmp_path / "run")
+    assert counted_ids(config, every := torch.arange(400)) is every
+    monkeypatch.setattr(pretint.recipes.training_data, "MANY", 100)
+    source = open_training_source(config, Compute.choose("cpu"))
+    kept, _ = held_out_ids(config, source)
+    counted = counted_ids(config, kept)
+    assert set(counted.tolist()) <= set(kept[:].tolist())
+    assert torch.equal(counted_ids(config, all_ids(400)) // 4, torch.arange(100))  # one of every four
+    assert not torch.equal(counted, counted_ids(small_config(small_data, tmp_path / "run", seed=1), kept))
+    palette = training_palette(config, source, kept)
+    assert palette is not None
+    assert int(palette.grey_lookup.sum()) == 100 * 32 * 32
+
+
+def _bmp(rgb: torch.Tensor) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(rgb.permute(1, 2, 0).numpy()).save(buffer, "BMP")
+    return buffer.getvalue()
+
+
+def _save_shards(folder: Path, contents: list[bytes]) -> None:
+    folder.mkdir()
+    for number, rows in enumerate(np.array_split(np.arange(len(contents)), 3)):
+        with tarfile.open(folder / f"{number}.tar", "w") as tar:
+            for row in rows.tolist():
+                info = tarfile.TarInfo(f"{row:04}.bmp")
+                info.size = len(contents[row])
+                tar.addfile(info, io.BytesIO(contents[row]))
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A hundred pictures as arrays, as a pack of several files, and as three tar shards."""
+    folder, images = tmp_path_factory.mktemp("scenes"), make_toy("train", n=100).images
+    np.savez(folder / "plain.npz", images=images.permute(0, 2, 3, 1).numpy())
+    pack(PackConfig(data=str(folder / "plain.npz"), out=folder / "pack"))
+    _save_shards(folder / "shards", list(map(_bmp, images)))
+    return folder
+
+
+def _tiny(data: Path, out: Path, **settings: Any) -> PretrainConfig:
+    usual = {"task": "rgb-regression", "width": 4, "depth": 2, "batch_size": 16, "epochs": 2, "device": "cpu"}
+    return small_config(data, out, **{**usual, **settings})
+
+
+@pytest.mark.parametrize("many", [50, randomness.MANY])
+def test_pack_and_shards_go_on_in_the_middle_of_an_epoch_to_the_bits_of_arrays_in_one_go(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, many: int
+):
+    """With an order and held-out images that are stored, and with such that are computed."""
+    monkeypatch.setattr(pretint.recipes.training_data, "MANY", many)
+    monkeypatch.setattr(randomness, "MANY", many)
+    assert isinstance(randomness.epoch_order(0, 0, 90), KeyedPermutation) == (many == 50)
+    pretrain(_tiny(scenes / "plain.npz", tmp_path / "plain"))
+    step = Training._step
+
+    def then_ask(training: Training, *arguments: Any) -> Any:
+        if training.state.step == 7:  # of 2 epochs of 5
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(training, *arguments)
+
+    for kind in ("pack", "shards"):
+        with monkeypatch.context() as patched:
+            patched.setattr(Training, "_step", then_ask)
+            with pytest.raises(Interrupted):
+                pretrain(_tiny(scenes / kind, tmp_path / kind))
+        pretrain(_tiny(scenes / kind, tmp_path / kind, resume=True))
+    runs = [RunFolder.open(tmp_path / kind) for kind in ("plain", "pack", "shards")]
+    rows = [[{k: v for k, v in r.items() if "second" not in k} for r in run.read_metrics()] for run in runs]
+    weights = [(run.encoder / "model.safetensors").read_bytes() for run in runs]
+    assert rows[0] == rows[1] == rows[2]
+    assert weights[0] == weights[1] == weights[2]
+
+
+@pytest.mark.filterwarnings("ignore:a broken picture")
+def test_images_of_shards_that_turn_out_broken_are_listed_when_training_ends(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    contents = list(map(_bmp, make_toy("train", n=60).images))
+    contents[7] = b"<html>"
+    _save_shards(tmp_path / "shards", contents)
+    pretrain(_tiny(tmp_path / "shards", tmp_path / "run", epochs=1, max_broken=0.05))
+    data = RunFolder.open(tmp_path / "run").config["data"]
+    assert data["broken"] == len(data["unreadable"]) == 1
+    assert data["unreadable"][0].startswith("0.tar at byte")
+    assert "1 unreadable images were skipped in shards" in capsys.readouterr().err
+
+
+def test_a_run_on_a_pack_with_a_changed_byte_names_the_file_before_it_trains(scenes: Path, tmp_path: Path):
+    pack(PackConfig(data=str(scenes / "plain.npz"), out=tmp_path / "pack"))
+    path = tmp_path / "pack" / "train-00000.u8"
+    content = path.read_bytes()
+    path.write_bytes(content[:1000] + bytes([content[1000] ^ 1]) + content[1001:])
+    with pytest.raises(DataError, match=r"checksum of train-00000\.u8 in the pack .* is wrong"):
+        pretrain(_tiny(tmp_path / "pack", tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_command_packs_other_formats_when_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
