@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from multiprocessing.connection import Connection
 from types import TracebackType
@@ -24,12 +25,14 @@ class Apart:
         self._requests, served = context.Pipe()
         self._process = context.Process(target=_serve, args=(served, usual))
         self._process.start()
+        served.close()  # so that the other process's end ends the waiting for its answer
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._requests.send(None)
+        with suppress(BrokenPipeError):  # it has died
+            self._requests.send(None)
         self._process.join()
 
     def make(self, factory: Callable[..., Loops], *arguments: Any) -> Loops:
@@ -41,8 +44,14 @@ class Apart:
         return {name: partial(self._ask, partial(_run, name)) for name in names}
 
     def _ask(self, work: Callable[[dict[str, Any]], Any]) -> Any:
-        self._requests.send(work)
-        answer = self._requests.recv()
+        try:
+            self._requests.send(work)
+            answer = self._requests.recv()
+        except (EOFError, ConnectionError):
+            self._process.join()
+            raise SystemExit(
+                f"The process that was timed apart has died (exit code {self._process.exitcode})."
+            ) from None
         if isinstance(answer, BaseException):
             raise answer
         return answer

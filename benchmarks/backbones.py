@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -23,6 +24,7 @@ from machine import describe
 from torch.utils.flop_counter import FlopCounterMode
 
 from pretint.backbones import create_backbone, fold_batch_norm, load_backbone, save_backbone
+from pretint.recipes.timing import interleaved, share_of
 from pretint.runtime.device import Compute
 
 SIZES = [f"pretint_{family}_{size}" for family in ("unet", "cnn", "resunet") for size in ("tiny", "small", "base")]
@@ -99,10 +101,6 @@ def images_per_second(step: Callable[[], None], options: Options, compute: Compu
     return done / (time.perf_counter() - start)
 
 
-def gain(rates: Sequence[float], others: Sequence[float]) -> str:
-    return f"{median(rate / other for rate, other in zip(rates, others, strict=True)):.2f}×"
-
-
 def seconds_to_load(name: str, rounds: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         save_backbone(create_backbone(name), Path(folder))
@@ -126,23 +124,22 @@ def main(options: Options) -> None:
         encoder = create_backbone(name)
         count = sum(p.numel() for p in encoder.parameters())
         maps = " · ".join(f"{lv['num_chs']}×{32 // lv['reduction']}²" for lv in encoder.feature_info)  # type: ignore[union-attr,index,operator]
-        steps = [
-            training_step(name, options.batch_size, compute),
-            training_step(name, options.batch_size, replace(compute, channels_last=False)),
-            inference_step(name, options.batch_size, compute),
-            inference_step(name, options.batch_size, compute, folded=True),
-        ]
-        for step in steps:
-            step()  # warms up
-        rounds = [[images_per_second(step, options, compute) for step in steps] for _ in range(options.rounds)]
-        training, channels_first, inference, folded = zip(*rounds, strict=True)
+        steps = {
+            "training": training_step(name, options.batch_size, compute),
+            "channels first": training_step(name, options.batch_size, replace(compute, channels_last=False)),
+            "inference": inference_step(name, options.batch_size, compute),
+            "folded": inference_step(name, options.batch_size, compute, folded=True),
+        }
+        loops = {way: partial(images_per_second, step, options, compute) for way, step in steps.items()}
+        rates = interleaved(loops, options.rounds)
+        training, inference = rates["training"], rates["inference"]
         print(
             f"| `{name}` | {count / 1e6:.2f} M | {multiply_accumulates(name) / 1e6:.0f} M | {maps} | {median(training):,.0f} "
-            f"| {gain(training, channels_first)} | {median(inference):,.0f} | {gain(folded, inference)} "
-            f"| {seconds_to_load(name, options.rounds):.2f} s |",
+            f"| {share_of(training, rates['channels first']):.2f}× | {median(inference):,.0f} "
+            f"| {share_of(rates['folded'], inference):.2f}× | {seconds_to_load(name, options.rounds):.2f} s |",
             flush=True,
         )
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    main(tyro.cli(Options, description=__doc__))

@@ -3,7 +3,7 @@
 * The pipeline (gather, augmentation, grey and labels) over 10 k, 100 k and 1 M pictures of 32 px, each in a process of its own:
   microseconds a picture, interleaved slice by slice, and how far anonymous memory (RssAnon: what is not a page of some file) rises
   above what the process holds with its pictures, over one epoch.
-* Training itself, one epoch of 10 k and of 100 k pictures: images per second, and the same memory.
+* Training itself on 10 k and on 100 k pictures: images per second of whole epochs, interleaved too, and the same memory.
 
 Pictures are a tensor in memory, which is not counted as growth, or, with --data, the first ones of a data set; one that is mapped
 from files is no anonymous memory at all.
@@ -30,7 +30,7 @@ from machine import anonymous_megabytes, describe
 from pretint.data import Batch, Batches, ImageSource, TensorSource, open_source
 from pretint.recipes import PretrainConfig
 from pretint.recipes.opening import make_model
-from pretint.recipes.timing import Contender, example_palette, example_pictures, interleaved
+from pretint.recipes.timing import Contender, example_palette, example_pictures, interleaved, share_of
 from pretint.runtime.device import Compute
 
 _EVERY = 0.05  # seconds between two looks at the memory
@@ -50,7 +50,8 @@ class Options:
         backbone: that is trained.
         width: of it.
         slices: pictures between two looks at the clock.
-        rounds: timed rounds; the median is printed.
+        rounds: timed rounds of the pipeline; the median is printed.
+        epochs: timed epochs of training; the median is printed.
     """
 
     sizes: tuple[int, ...] = (10_000, 100_000, 1_000_000)
@@ -63,6 +64,7 @@ class Options:
     width: int | None = 8
     slices: int = 100_000
     rounds: int = 5
+    epochs: int = 3
 
     @property
     def config(self) -> PretrainConfig:
@@ -166,7 +168,7 @@ def make_training(options: Options, n: int) -> Loops:
         peaks.append(peak.megabytes - before.megabytes)
         return found
 
-    return {"rate": rate, "growth": lambda: peaks[0], "pictures": lambda: float(len(source))}
+    return {"rate": rate, "growth": lambda: max(peaks), "pictures": lambda: float(len(source))}
 
 
 def show_pipeline(options: Options) -> None:
@@ -182,7 +184,7 @@ def show_pipeline(options: Options) -> None:
     fewest = min(rates)
     for n, each in rates.items():
         micro = [1e6 / rate for rate in each]
-        share = median(few / rate for few, rate in zip(rates[fewest], each, strict=True))
+        share = share_of(rates[fewest], each)
         print(
             f"| {counts[n]:,} | {median(micro):.2f} | {min(micro):.2f}–{max(micro):.2f} | {share:.2f} × | {growth[n]:.1f} "
             f"| {growth[n] / counts[n] * 1e5:.2f} |",
@@ -191,15 +193,23 @@ def show_pipeline(options: Options) -> None:
 
 
 def show_training(options: Options) -> None:
-    name = f"{options.backbone}, width {options.width}"
+    with ExitStack() as stack:
+        sides = {n: stack.enter_context(Apart()).make(make_training, options, n) for n in sorted(options.trained)}
+        rates = interleaved({n: loops["rate"] for n, loops in sides.items()}, options.epochs)
+        growth = {n: loops["growth"]() for n, loops in sides.items()}
+        counts = {n: round(loops["pictures"]()) for n, loops in sides.items()}
     print(
-        f"\n| pictures | training (`{name}`), images/s | memory above the pictures, MB | per 100,000 |\n|---|---|---|---|"
+        f"\n| pictures | training (`{options.backbone}`, width {options.width}), images/s (median) | range | of the fewest "
+        "| memory above the pictures, MB | per 100,000 |"
     )
-    for n in sorted(options.trained):
-        with Apart() as apart:
-            loops = apart.make(make_training, options, n)
-            rate, growth, count = loops["rate"](), loops["growth"](), round(loops["pictures"]())
-        print(f"| {count:,} | {rate:,.0f} | {growth:.1f} | {growth / count * 1e5:.2f} |", flush=True)
+    print("|---|---|---|---|---|---|")
+    fewest = min(rates)
+    for n, each in rates.items():
+        print(
+            f"| {counts[n]:,} | {median(each):,.0f} | {min(each):,.0f}–{max(each):,.0f} | {share_of(each, rates[fewest]):.2f} × "
+            f"| {growth[n]:.1f} | {growth[n] / counts[n] * 1e5:.2f} |",
+            flush=True,
+        )
 
 
 def main(options: Options) -> None:

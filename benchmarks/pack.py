@@ -27,12 +27,13 @@ from statistics import median
 import numpy as np
 import torch
 import tyro
-from machine import describe
+from machine import anonymous_megabytes, describe
 from PIL import Image
 
 from pretint.data import Batch, Batches, ImageSource, make_pack, open_source, register_source
 from pretint.data.images import decode_quietly
 from pretint.data.workers import in_processes, usable_cores
+from pretint.recipes.timing import interleaved, share_of
 from pretint.runtime.allocation import keep_freed_memory
 
 _PATTERNS = 4096
@@ -50,7 +51,7 @@ class Options:
         largest: pictures of the largest pack.
         batch_size: of the pipeline.
         augment: of the pipeline.
-        rounds: rounds of each comparison; the median is printed.
+        rounds: timed rounds of each comparison, after one that warms up; the median is printed.
         folder: where files and packs are made; the system's temporary folder by default.
     """
 
@@ -105,11 +106,13 @@ def compare_packing(options: Options, folder: Path) -> None:
     paths = draw_files(options, folder / "files")
     chunks = [paths[start : start + 500] for start in range(0, len(paths), 500)]
     decode = functools.partial(decode_chunk, size=options.image_size)
-    rates: dict[str, list[float]] = {"decoding alone": [], "pretint data pack": []}
-    for _ in range(options.rounds):
+
+    def decoding() -> float:
         start = time.perf_counter()
         assert sum(in_processes(decode, chunks, usable_cores())) == len(paths)
-        rates["decoding alone"].append(len(paths) / (time.perf_counter() - start))
+        return len(paths) / (time.perf_counter() - start)
+
+    def packing() -> float:
         start = time.perf_counter()
         make_pack(
             folder / "files",
@@ -117,13 +120,16 @@ def compare_packing(options: Options, folder: Path) -> None:
             image_size=options.image_size,
             shard_bytes=500 * 3 * options.image_size**2,
         )
-        rates["pretint data pack"].append(len(paths) / (time.perf_counter() - start))
+        seconds = time.perf_counter() - start
         shutil.rmtree(folder / "pack")
+        return len(paths) / seconds
+
+    rates = interleaved({"decoding alone": decoding, "pretint data pack": packing}, options.rounds)
     shutil.rmtree(folder / "files")
     print(f"{len(paths)} JPEG files of {options.side} px to {options.image_size} px, {usable_cores()} processes\n")
     print("| | images/s (median) | range | of decoding |\n|---|---|---|---|")
     for name, values in rates.items():
-        share = median(values) / median(rates["decoding alone"])
+        share = share_of(values, rates["decoding alone"])
         print(f"| {name} | {median(values):.0f} | {min(values):.0f}–{max(values):.0f} | {share:.2f} |")
     print(flush=True)
 
@@ -166,12 +172,6 @@ def pipeline(options: Options, pack: Path) -> Batches:
     return Batches(source, options.batch_size, seed=0, augment=options.augment)
 
 
-def anonymous_megabytes() -> float:
-    """Anonymous resident memory of this process."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("RssAnon")).split()[1]) / 1024
-
-
 def show_memory(options: Options, packs: dict[int, Path]) -> None:
     print(
         "| pictures | anonymous memory at the start (MB) | highest (MB) | at the end (MB) | growth per 100,000 (MB) |"
@@ -198,21 +198,21 @@ def forever(batches: Batches) -> Iterator[Batch]:
 def compare_sizes(options: Options, packs: dict[int, Path]) -> None:
     """Slices of equally many pictures from each pack in turn; those of a small pack are several epochs."""
     smallest = min(packs)
-    streams = {n: forever(pipeline(options, pack)) for n, pack in packs.items()}
     steps = 10 * (smallest // options.batch_size)
-    rates: dict[int, list[float]] = {n: [] for n in packs}
-    for number in range(options.rounds + 1):
-        for n, stream in streams.items():
-            start = time.perf_counter()
-            for _ in itertools.islice(stream, steps):
-                pass
-            if number:  # the first round warms up
-                rates[n].append(steps * options.batch_size / (time.perf_counter() - start))
+
+    def rate(stream: Iterator[Batch]) -> float:
+        start = time.perf_counter()
+        for _ in itertools.islice(stream, steps):
+            pass
+        return steps * options.batch_size / (time.perf_counter() - start)
+
+    streams = {n: forever(pipeline(options, pack)) for n, pack in packs.items()}
+    rates = interleaved({n: functools.partial(rate, stream) for n, stream in streams.items()}, options.rounds)
     print(f"| pictures | images/s (median of {options.rounds}) | range | of {smallest:,} |\n|---|---|---|---|")
     for n, values in rates.items():
-        share = median(values) / median(rates[smallest])
+        share = share_of(values, rates[smallest])
         print(f"| {n:,} | {median(values):.0f} | {min(values):.0f}–{max(values):.0f} | {share:.3f} |")
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    main(tyro.cli(Options, description=__doc__))

@@ -38,9 +38,10 @@ from pretint.backbones import Preprocess, create_backbone
 from pretint.colour import Palette, build_palette
 from pretint.data import Batch, Batches, TensorSource, make_toy
 from pretint.pretext import PaletteTask, PretextModel, build_model
+from pretint.recipes.pretraining import loss_function
 from pretint.runtime import processes
 from pretint.runtime.device import Compute
-from pretint.runtime.loop import LoopSettings, Loss, Training
+from pretint.runtime.loop import LoopSettings, Training
 from pretint.runtime.runlog import RunLog
 
 _SUMS = 10  # timed sums of each size in a round
@@ -90,6 +91,12 @@ class Options:
     gpu_image_size: int = 64
     images: tuple[int, ...] = (1_000_000, 100_000_000)
 
+    def __post_init__(self) -> None:
+        if not 2 <= self.processes <= self.batch_size:
+            raise ValueError(
+                "--processes: there must be at least 2 that work together, and an image of each step for every one of them."
+            )
+
 
 @dataclass(frozen=True)
 class Place:
@@ -116,6 +123,7 @@ class Trainer:
         self.network = processes.parallel(self.model, self.compute.device)
         groups = param_groups_weight_decay(self.model, 0.05)
         self.optimizer = torch.optim.AdamW(groups, lr=1e-3, fused=True)
+        self.loss_of = loss_function(self.network, self.task, self.compute)
         self.batches = Batches(TensorSource(self.images), place.batch_size, seed=0, device=self.compute.device)
         self.marks: list[float] = []
 
@@ -124,7 +132,7 @@ class Trainer:
         settings = LoopSettings(epochs=1)
         self.marks = []
         training = Training(
-            self.model, self.optimizer, self, self._loss_of, dict, self.compute, settings, network=self.network
+            self.model, self.optimizer, self, self.loss_of, dict, self.compute, settings, network=self.network
         )
         with RunLog(None, "benchmark", training.total_steps, quiet=True) as log:
             training.run(log)
@@ -155,12 +163,6 @@ class Trainer:
     def _wait(self) -> None:
         if self.compute.device.type == "cuda":
             torch.cuda.synchronize(self.compute.device)
-
-    def _loss_of(self, batch: Batch) -> Loss:
-        inputs, targets = self.task.split(batch)
-        with self.compute.autocast():
-            predictions = self.network(self.compute.layout(inputs))
-        return self.task.loss(predictions, targets)
 
     def _seconds_of_sum(self, numbers: int) -> float:
         tensor = torch.zeros(numbers, device=self.compute.device)
@@ -278,7 +280,7 @@ def measure(options: Options, images: torch.Tensor, palette: Palette) -> Measure
                 # the slowest process sets the pace of a step
                 each = [max(seconds) for seconds in zip(*group.ask("steps"), strict=True)]
                 steps[name] += each if number else []
-            sums.append(max(groups["together"].ask("sums")))
+            sums.append(tuple(map(max, *groups["together"].ask("sums"))))
         memory = {f"{name}_memory": max(group.ask("memory")) for name, group in groups.items()}
     small, large = (median(seconds) for seconds in zip(*sums[1:], strict=True))
     return Measured(**{name: median(each) for name, each in steps.items()}, **memory, small=small, large=large)

@@ -10,6 +10,10 @@ For each encoder and task four loops, interleaved, in images per second:
   palette and rgb-regression it is written out below, with labels by the distances to all colours; the targets and losses of
   other tasks are Pretint's.
 
+--all takes each task with an encoder of each family: of ours the small size, the middle one (2.3 to 2.5
+million parameters), of timm's a large residual network (11 million) and a small one of depthwise convolutions (3.4 million). The
+other sizes compute more or less of the same; benchmarks/backbones.py times each encoder by itself.
+
 The plain ones run in a process of their own, whose memory is managed as that of any other program. A ratio is the median of the
 rounds' ratios.
 
@@ -60,7 +64,7 @@ class Options:
     Attributes:
         encoders: by name.
         tasks: by name; each is trained with each encoder.
-        all: all tasks with an encoder of each of our families and two of timm's.
+        all: all tasks with an encoder of each family, five in all.
         width: of our encoders whose size is free.
         image_size: side of the pictures, in pixels.
         batch_size: images a step.

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import median
 from typing import Any, NamedTuple
 
 import torch
 from rich.table import Table
 
+from ..runtime.compilation import PAYS_FROM
 from ..runtime.determinism import repeatable
 from ..runtime.device import LAYOUTS, Compute, has_bf16
 from ..runtime.errors import ArgumentError
@@ -38,6 +41,9 @@ Rates = dict[Way, list[float]]
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkConfig(MachineOptions):
     """Find the fastest settings for pretraining on this machine, in about a minute.
+
+    Networks are timed as they are; what compiling them would gain (pretint pretrain --compile) is left out, as a first step that
+    takes minutes does not fit in.
 
     Attributes:
         preset: as of pretint pretrain, which takes the best recipe found so far where neither preset nor task is given.
@@ -140,14 +146,22 @@ class _Measure:
 
     def __call__(self, ways: Iterable[Way], *, beside_bare: bool = False) -> tuple[Rates, Rates]:
         contenders = {way: one for way in ways if (one := self._contender(way)) is not None}
+
+        def rate(loop: str, way: Way) -> float:
+            """NaN from the round on that does not fit into the device's memory."""
+            if way in contenders:
+                try:
+                    return getattr(contenders[way], loop)()
+                except torch.OutOfMemoryError:
+                    del contenders[way]
+                    _note_too_large(way)
+            return math.nan
+
+        kinds = ("ours", "bare") if beside_bare else ("ours",)  # neighbours in time are compared
+        loops = {(loop, way): partial(rate, loop, way) for way in contenders for loop in kinds}
+        rates = interleaved(loops, self.config.rounds)
         if not contenders:
             raise ArgumentError("--batch-sizes: no batch fits into the device's memory; give smaller ones.")
-        loops = {}
-        for way, one in contenders.items():  # neighbours in time are compared
-            loops["ours", way] = one.ours
-            if beside_bare:
-                loops["bare", way] = one.bare
-        rates = interleaved(loops, self.config.rounds)
         ours, bare = ({way: rates.get((loop, way), []) for way in contenders} for loop in ("ours", "bare"))
         return ours, bare
 
@@ -160,11 +174,27 @@ class _Measure:
             )
             contender.settle(self.seconds)
         except torch.OutOfMemoryError:
-            note(
-                f"benchmark: batches of {way.batch_size} do not fit into the device's memory ({way.precision}, {way.layout})"
-            )
+            _note_too_large(way)
             return None
         return contender
+
+
+def _note_too_large(way: Way) -> None:
+    note(f"benchmark: batches of {way.batch_size} do not fit into the device's memory ({way.precision}, {way.layout})")
+
+
+def not_timed(device: torch.device) -> str:
+    """What the figures do not hold.
+
+    >>> not_timed(torch.device("cpu"))
+    'Not timed: a compiled network (pretint pretrain --compile on).'
+    """
+    by_itself = (
+        f"; training that takes {PAYS_FROM / 60:.0f} minutes or longer is compiled unless --compile off is given"
+        if device.type == "cuda"
+        else ""
+    )
+    return f"Not timed: a compiled network (pretint pretrain --compile on){by_itself}."
 
 
 def _outcome(
@@ -184,6 +214,7 @@ def _outcome(
         f"Fastest: {best.precision}, {best.layout}, batches of {best.batch_size}: {rate:,.0f} images/s, {share:.2f} of a bare loop "
         "(forward and backward pass and optimiser on one fixed batch).",
         f"Type: {command} (and your own --data and --out).",
+        not_timed(device),
     ]
     if best.batch_size != start:
         lines.append(

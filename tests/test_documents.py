@@ -211,3 +211,14 @@ def test_every_script_that_the_page_on_benchmarks_names_exists():
     named = set(re.findall(r"`(?:python )?(?:benchmarks/)?(\w+\.py)", text))
     assert len(named) >= 10
     assert all((ROOT / "benchmarks" / script).is_file() for script in named)
+
+
+def test_every_benchmark_is_named_in_a_document():
+    documents = "".join(
+        path.read_text(encoding="utf-8") for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    )
+    scripts = [
+        p for p in (ROOT / "benchmarks").glob("*.py") if '\nif __name__ == "__main__":' in p.read_text(encoding="utf-8")
+    ]
+    assert len(scripts) >= 20
+    assert [p.name for p in scripts if not re.search(rf"\b{p.name}\b", documents)] == []

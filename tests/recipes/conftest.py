@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from pretint.data import make_toy
-from pretint.recipes import PretrainConfig, pretrain
+from pretint.recipes import PretrainConfig, pretrain, tuning
 
 
 def save_npz(path: Path, train: int = 400, test: int = 100) -> Path:
@@ -33,6 +34,14 @@ def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small_config(data: Path, out: Path, **settings) -> PretrainConfig:
     defaults = {"epochs": 2, "batch_size": 64, "width": 8, "depth": 3, "holdout": 0.1, "colours": 8}
     return PretrainConfig(data=str(data), out=out, **(defaults | settings))
+
+
+@pytest.fixture(scope="module")
+def few_steps():
+    """Networks that are trained on labels have as few steps as their epochs have, not 400 at least."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tuning, "fine_tune", functools.partial(tuning.fine_tune, min_steps=1))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import tyro
 
 from pretint.cli import main
 from pretint.recipes import BenchmarkConfig, PretrainConfig, benchmark, benchmarking, preset_config
-from pretint.recipes.benchmarking import Way, fastest
+from pretint.recipes.benchmarking import Way, fastest, not_timed
 from pretint.recipes.timing import Contender, example_palette, example_pictures, interleaved
 from pretint.runtime.device import Compute
 from pretint.runtime.errors import ArgumentError, PretintError, UnknownNameError
@@ -145,6 +145,38 @@ def test_batches_that_do_not_fit_into_memory_are_left_out(timed_as, capsys):
         benchmark(BenchmarkConfig(device="cpu", batch_sizes=(512,)))
 
 
+@pytest.mark.parametrize("loop", ["ours", "bare"])
+def test_a_way_that_runs_out_of_memory_while_it_is_timed_is_left_out_and_the_others_are_timed_on(
+    loop: str, timed_as, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    timed_as(lambda _: 10.0)
+    original, tried = getattr(FakeContender, loop), []
+
+    def greedy(self: FakeContender) -> float:
+        if self.way.batch_size > 128:
+            tried.append(self.rounds)
+            if len(tried) == 2:
+                raise torch.OutOfMemoryError
+        return original(self)
+
+    monkeypatch.setattr(FakeContender, loop, greedy)
+    results = benchmark(BenchmarkConfig(device="cpu")).results
+    assert len(tried) == 2
+    for timed in ("batch_sizes", "bare"):
+        assert [row["batch_size"] for row in results[timed]] == [64, 128]
+        assert all(len(row["rounds"]) == 3 for row in results[timed])
+    assert capsys.readouterr().err.count("batches of 256 do not fit") == 1
+    tried.clear()
+    with pytest.raises(ArgumentError, match="--batch-sizes"):
+        benchmark(BenchmarkConfig(device="cpu", batch_sizes=(512,), precision="fp32", layout="channels-last"))
+
+
+def test_what_is_not_timed_is_said(timed_as):
+    timed_as(lambda _: 10.0)
+    assert not_timed(torch.device("cpu")) in benchmark(BenchmarkConfig(device="cpu")).lines
+    assert "15 minutes or longer is compiled" in not_timed(torch.device("cuda"))
+
+
 @pytest.mark.parametrize(
     ("settings", "error", "named"),
     [
@@ -201,11 +233,10 @@ def test_a_round_is_settled_to_last_about_as_long_as_wanted(monkeypatch):
 
 
 def test_pictures_of_any_size_are_of_that_size_and_fill_no_memory():
-    for size in (8, 32, 48, 512):
-        pictures = example_pictures(size)
-        assert pictures.image_size == size
-        assert 16 <= len(pictures) <= 512
-        assert pictures.images.nbytes <= max(1 << 26, 16 * 3 * size**2)
+    counts = {8: 512, 32: 512, 48: 512, 512: 85, 1300: 16}  # 64 MiB at most, but for 16 pictures
+    assert {size: tuple(example_pictures(size).images.shape) for size in counts} == {
+        size: (count, 3, size, size) for size, count in counts.items()
+    }
 
 
 def test_rounds_are_interleaved_and_the_first_of_each_loop_is_left_out():

@@ -19,6 +19,8 @@ from pretint.recipes import FinetuneConfig, TransferConfig, finetune, transfer, 
 from pretint.runtime.errors import ArgumentError, DataError, RunFolderError, UnknownNameError
 from pretint.runtime.results import read_results
 
+pytestmark = pytest.mark.usefixtures("few_steps")
+
 PRETRAINED, RANDOM, SUPERVISED, CEILING = "pretrained", "random", "supervised-grey", "supervised-rgb"
 
 
@@ -41,7 +43,7 @@ def run_copy(small_run: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def judged(small_run: Path, tmp_path_factory: pytest.TempPathFactory):
+def judged(small_run: Path, few_steps: None, tmp_path_factory: pytest.TempPathFactory):
     """Two runs of one architecture, the second with other weights, judged by all probes."""
     folder = tmp_path_factory.mktemp("judged")
     first, second = (Path(shutil.copytree(small_run, folder / name)) for name in ("first", "second"))
