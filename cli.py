@@ -102,7 +102,8 @@ def _run(verb: str, words: list[str]) -> int:
         raise ArgumentError(f"{verb}: it works in one process; start it without torchrun.")
     if wanted is not None and wanted > 1 and not _is_launched():
         return recipes.start_processes(config, [*verb.split(), *words])
-    outcome = getattr(recipes, function_name)(config)
+    more = {"typed": recipes.typed_options(words)} if verb == "pretrain" else {}
+    outcome = getattr(recipes, function_name)(config, **more)
     if not _is_launched() or os.environ.get("RANK") == "0":
         _show(outcome, config.json)
     return outcome.code

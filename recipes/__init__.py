@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .packing import PackConfig, pack
     from .pretraining import pretrain
     from .probing import ProbeConfig, probe
-    from .published import PRESETS, preset_config, typed_preset
+    from .published import PRESETS, preset_config, typed_options, typed_preset
     from .pushing import PushConfig, push
     from .reporting import ReportConfig, report
     from .settings import PretrainConfig
@@ -45,7 +45,7 @@ _HOME = {
     "Outcome": "options",
     "PackConfig": "packing", "pack": "packing",
     "PresetsConfig": "catalogue", "presets": "catalogue",
-    "PRESETS": "published", "preset_config": "published", "typed_preset": "published",
+    "PRESETS": "published", "preset_config": "published", "typed_options": "published", "typed_preset": "published",
     "PretrainConfig": "settings", "pretrain": "pretraining",
     "ProbeConfig": "probing", "probe": "probing",
     "PushConfig": "pushing", "push": "pushing",
@@ -105,5 +105,6 @@ __all__ = [
     "start_processes",
     "tasks",
     "transfer",
+    "typed_options",
     "typed_preset",
 ]

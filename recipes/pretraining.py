@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -24,7 +24,7 @@ from ..runtime.determinism import determinism
 from ..runtime.device import Compute
 from ..runtime.errors import ArgumentError
 from ..runtime.loop import LoopSettings, Loss, Training
-from ..runtime.processes import barrier, from_main, is_main, parallel, sum_over_processes, world_size
+from ..runtime.processes import barrier, from_main, is_main, parallel, share, sum_over_processes, world_size
 from ..runtime.results import add_results
 from ..runtime.runfolder import RunFolder
 from ..runtime.runlog import RunLog, note
@@ -58,8 +58,13 @@ _RMSPROP_DECAY = 0.9  # as the systems that use it had it; with torch's 0.99 the
 
 
 @in_all_processes
-def pretrain(config: PretrainConfig) -> Outcome:
+def pretrain(config: PretrainConfig, typed: Collection[str] | None = None) -> Outcome:
     """Pretrains an encoder; the run's folder is `config.folder`. Of several processes the main one alone writes to it.
+
+    Args:
+        config: the settings.
+        typed: with `resume`, which of them were chosen and must be those of the run, or count from now on; by default those that
+            are not as usual.
 
     Returns:
         The colour part of the results, measured on the test split (held-out images where there is none).
@@ -72,7 +77,7 @@ def pretrain(config: PretrainConfig) -> Outcome:
     if config.resume and config.init_from is not None:
         raise ArgumentError("--resume goes on with a run and --init-from begins one; give one of them.")
     if config.resume:
-        config = saved_settings(config)
+        config = saved_settings(config, typed)
     with determinism(config.deterministic):
         return _pretrain(config)
 
@@ -100,6 +105,7 @@ def _pretrain(config: PretrainConfig) -> Outcome:
     network = parallel(network, compute.device, accumulates=config.accumulate > 1)
     judged = judged_source(config, lambda: source.subset(held if len(held) else kept), compute)
     shown = judged.gather(spread_ids(len(judged)))
+    _check_shares(task, held, judged)
     if config.minutes is not None and not config.resume:
         config = _within_minutes(config, config.minutes, painter, network, batches)
     prior = None if config.resume else _bin_prior(config, source, kept, task)
@@ -136,6 +142,14 @@ def check_batch_size(config: PretrainConfig, model: torch.nn.Module) -> None:
         )
 
 
+def _check_shares(task: Task, held: Ids, judged: ImageSource) -> None:
+    """Raises DataError if validation or colour measurement would have no image for one of the processes."""
+    if len(held):
+        share(len(held), what="held-out images")
+    if isinstance(task, PaintingTask):
+        share(len(judged), what=f"{judged.split} images")
+
+
 def _check_sync(config: PretrainConfig, compute: Compute) -> None:
     if config.sync_batch_norm and compute.device.type != "cuda":
         raise ArgumentError(
@@ -149,7 +163,7 @@ def training_palette(config: PretrainConfig, source: ImageSource, kept: Ids) -> 
     if not needs_palette(config.task):
         return None
     if config.resume:
-        return from_main(lambda: read_palette(RunFolder(config.folder)))
+        return Palette.from_dict(from_main(lambda: read_palette(RunFolder(config.folder)).to_dict()))
     fits = (getattr(TASKS[name], "fit_palette", None) for name in task_names(config.task))
     fit = next((fit for fit in fits if fit is not None), build_palette)
     counted = counted_ids(config, kept)

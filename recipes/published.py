@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from ..runtime.errors import UnknownNameError
@@ -63,3 +63,13 @@ def typed_preset(words: Sequence[str]) -> PretrainConfig:
             return preset_config(value if equals else words[i + 1] if i + 1 < len(words) else "")
     known = {"--task", "--help", "-h"} & set(options) or {"--resume", "--out"} <= set(options)
     return usual_config(None if known else DEFAULT_PRESET)
+
+
+def typed_options(words: Sequence[str]) -> list[str]:
+    """The settings of `pretint pretrain` that are typed, also where they are as by default.
+
+    >>> typed_options(["--no-bounded", "--save-minutes=5", "--epochs", "30"])
+    ['epochs', 'bounded', 'save_minutes']
+    """
+    typed = {word.partition("=")[0].removeprefix("--").replace("-", "_") for word in words if word.startswith("--")}
+    return [one.name for one in fields(PretrainConfig) if {one.name, f"no_{one.name}"} & typed]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ from ..runtime.files import file_sha256
 from ..runtime.processes import from_main, is_main
 from ..runtime.runfolder import RunFolder
 from ..runtime.runlog import note
+from .kinds import from_plain
 from .opening import check_fits_weights, read_settings
 from .options import plain
 from .published import usual_config
@@ -29,44 +31,48 @@ def folder_settings(config: PretrainConfig) -> dict[str, Any]:
     return {**plain(config), "palette_space": config.label_space}
 
 
-def saved_settings(config: PretrainConfig) -> PretrainConfig:
+def saved_settings(config: PretrainConfig, typed: Collection[str] | None = None) -> PretrainConfig:
     """The settings of the run in `--out`, which the main process reads for all; what was typed must agree with them.
+
+    Args:
+        config: names the run, and holds what was typed.
+        typed: the names of the settings that were; by default those that are not as usual.
 
     Raises:
         RunFolderError: there is no such run.
         ArgumentError: settings were typed that the run was not started with; all are named.
     """
 
-    def read() -> PretrainConfig:
+    def read() -> dict[str, Any]:
         folder = RunFolder.open(config.folder)
         saved = read_settings(folder)
         check_fits_weights(saved, folder)
-        return saved
+        return plain(saved)
 
-    saved = from_main(read)
+    saved = from_plain(PretrainConfig, from_main(read))
     # where minutes were given, its epochs came out of them, and stay
     free = _FREE if saved.minutes is None else _FREE | {"minutes", "epochs"}
-    given, was, usual = plain(config), plain(saved), {**plain(usual_config(config.preset)), "preset": None}
-    changed = [k for k, v in given.items() if k not in free and v != usual[k] and v != was[k]]
+    given, was = plain(config), plain(saved)
+    if typed is None:
+        usual = {**plain(usual_config(config.preset)), "preset": None}
+        typed = [name for name, value in given.items() if value != usual[name]]
+    changed = [name for name in typed if name not in free and given[name] != was[name]]
     if changed:
         listed = ", ".join(f"--{k.replace('_', '-')} {given[k]} (was {was[k]})" for k in changed)
         raise ArgumentError(
             f"--resume: the run in {config.folder} was started with other settings: {listed}; leave them out."
         )
     note(f"pretrain: going on with the saved settings of {config.folder} ({saved.epochs} epochs in all)")
-    device = saved.device if config.device == "auto" else config.device
-    cares = ("compile", "save_every", "save_minutes", "keep", "on_nonfinite")
-    typed: dict[str, Any] = {name: getattr(config, name) for name in cares if given[name] != usual[name]}
+    cares = ("root", "device", "compile", "save_every", "save_minutes", "keep", "on_nonfinite")
+    anew: dict[str, Any] = {name: getattr(config, name) for name in cares if name in typed}
     return replace(
         saved,
         out=config.folder,
         resume=True,
         overwrite=False,
         json=config.json,
-        root=config.root or saved.root,
-        device=device,
         processes=config.processes,
-        **typed,
+        **anew,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 from ..data import ImageSource
 from ..runtime import processes
@@ -14,19 +14,22 @@ from ..runtime.errors import ArgumentError, DataError
 from .options import Outcome, ProcessOptions
 
 ConfigT = TypeVar("ConfigT", bound=ProcessOptions)
+MoreP = ParamSpec("MoreP")
 
 
-def in_all_processes(verb: Callable[[ConfigT], Outcome]) -> Callable[[ConfigT], Outcome]:
+def in_all_processes(
+    verb: Callable[Concatenate[ConfigT, MoreP], Outcome],
+) -> Callable[Concatenate[ConfigT, MoreP], Outcome]:
     """A verb that every process runs, each on its share of the images; its config says how many there really are.
 
     The outcome is complete in the main process alone.
     """
 
     @functools.wraps(verb)
-    def joined(config: ConfigT) -> Outcome:
+    def joined(config: ConfigT, *args: MoreP.args, **kwargs: MoreP.kwargs) -> Outcome:
         started = check_processes(config)
         with processes.joined(resolve_device(config.device).type):
-            return verb(replace(config, processes=started))
+            return verb(replace(config, processes=started), *args, **kwargs)
 
     return joined
 
@@ -54,11 +57,11 @@ def check_same_data(source: ImageSource) -> None:
     """Raises DataError, on all processes, unless all have read the same images: each machine may have a disk of its own."""
     if processes.world_size() == 1:
         return
-    found = processes.gather_numbers([int(source.fingerprint, 16)])
-    others = [rank for rank, fingerprint in enumerate(found) if fingerprint != found[0]]
-    if others:
+    fingerprint = processes.from_main(lambda: source.fingerprint)
+    differs = processes.gather_numbers([int(source.fingerprint != fingerprint)])
+    if any(differs):
         raise DataError(
-            f"--data: process {others[0]} has read other images than process 0; give all machines the same files."
+            f"--data: process {differs.index(1)} has read other images than process 0; give all machines the same files."
         )
 
 

@@ -161,13 +161,14 @@ class Checkpoints:
         Raises:
             RunFolderError: there is none, all are damaged, or it belongs to another run.
         """
-        path, tensors, header = from_main(self._read_last)
+        name, tensors, header = from_main(self._read_last)
+        path = self.folder / name
         _put(tensors, model, path)
         moments = {k.removeprefix(_OPTIMIZER): v for k, v in tensors.items() if k.startswith(_OPTIMIZER)}
         restore_optimizer(optimizer, moments)
         return _parsed(header, "state", path)
 
-    def _read_last(self) -> tuple[Path, dict[str, Tensor], dict[str, str]]:
+    def _read_last(self) -> tuple[str, dict[str, Tensor], dict[str, str]]:
         found = [self.path(step) for step in reversed(self.steps)]
         found += [path for path in (self.folder / _OLD_LAST,) if path.is_file()]
         if not found:
@@ -182,7 +183,7 @@ class Checkpoints:
             if path != found[0]:
                 note(f"going on from {path.name} instead")
             self._check_run(header, path)
-            return path, tensors, header
+            return path.name, tensors, header
         names = ", ".join(path.name for path in found)
         raise RunFolderError(f"{self.folder}: every checkpoint is damaged ({names}); start again with --overwrite.")
 
@@ -192,7 +193,8 @@ class Checkpoints:
         Raises:
             RunFolderError: there are none, they are damaged, or they do not fit the model.
         """
-        path, tensors, header = from_main(self._read_best)
+        name, tensors, header = from_main(self._read_best)
+        path = self.folder / name
         _put(tensors, model, path)
         return _parsed(header, "state", path)
 
@@ -204,11 +206,11 @@ class Checkpoints:
         """
         return {name.removeprefix(_MODEL): tensor for name, tensor in self._read_best()[1].items()}
 
-    def _read_best(self) -> tuple[Path, dict[str, Tensor], dict[str, str]]:
+    def _read_best(self) -> tuple[str, dict[str, Tensor], dict[str, str]]:
         path = self.best
         if path is None:
             raise RunFolderError(f"{self.folder} holds no finished epoch; train on with pretint pretrain --resume.")
-        return (path, *self._read(path, _MODEL))
+        return (path.name, *self._read(path, _MODEL))
 
     @property
     def best(self) -> Path | None:
@@ -230,13 +232,16 @@ class Checkpoints:
         """Tensors and words of a checkpoint, after a look at whether it is what was written.
 
         Raises:
-            RunFolderError: it is damaged.
+            RunFolderError: it is damaged, or can't be read.
         """
         listed = self._manifest()["files"].get(path.name)
-        if listed is not None and path.stat().st_size != listed["bytes"]:
-            raise RunFolderError(f"{path} has {path.stat().st_size} bytes instead of {listed['bytes']}; restore it.")
-        if listed is not None and file_sha256(path) != listed["sha256"]:
-            raise RunFolderError(f"{path} is not what was written (its SHA-256 is another); restore it.")
+        try:
+            if listed is not None and (size := path.stat().st_size) != listed["bytes"]:
+                raise RunFolderError(f"{path} has {size} bytes instead of {listed['bytes']}; restore it.")
+            if listed is not None and file_sha256(path) != listed["sha256"]:
+                raise RunFolderError(f"{path} is not what was written (its SHA-256 is another); restore it.")
+        except OSError as error:
+            raise RunFolderError(f"{path} can't be read ({error.strerror or error}); restore it.") from error
         return read_tensors(path, prefix), read_metadata(path)
 
     def _manifest(self) -> dict[str, Any]:

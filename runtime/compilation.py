@@ -63,13 +63,18 @@ class Compilation:
     def before(cls, saved: object, compute: Compute) -> Compilation | None:
         """What a run that goes on had, of what :meth:`to_dict` gave; None if that was on another kind of device.
 
-        Of a run that does not say, or not in a way that is understood, the network was not compiled.
+        Of a run that does not say, or not in a way that is understood, the network was not compiled. Where it goes on with several
+        processes the mode becomes one that :func:`choose_compilation` has for them.
         """
         saved = saved if isinstance(saved, dict) else {}
         if saved.get("device", compute.device.type) != compute.device.type:
             return None
-        mode = saved.get("mode")
-        return cls(mode if mode in _MODES else None, "as it was before this run was stopped")
+        mode = saved["mode"] if saved.get("mode") in _MODES else None
+        if world_size() > 1 and str(mode).startswith("max-autotune"):
+            return cls(
+                "default", f"as it was before this run was stopped, but for {mode}, which suits one process only"
+            )
+        return cls(mode, "as it was before this run was stopped")
 
 
 def choose_compilation(

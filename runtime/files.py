@@ -25,10 +25,10 @@ def write_atomically(path: Path, write: bytes | Callable[[Path], None]) -> None:
     """Replaces `path` in one step.
 
     Args:
-        path: the final name; its folder is made if need be.
+        path: the final name; its folder is made if need be, by :func:`make_folder`.
         write: the bytes, or a function that writes the file whose (temporary) path it is given.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         if callable(write):
@@ -42,6 +42,14 @@ def write_atomically(path: Path, write: bytes | Callable[[Path], None]) -> None:
     finally:
         temporary.unlink(missing_ok=True)
     _sync_folder(path.parent)
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder, if need be with those that it lies in, so that what is flushed in it is still found after a power cut."""
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for one in reversed(missing):
+        _sync_folder(one.parent)
 
 
 def is_temporary(name: str) -> bool:
@@ -78,7 +86,7 @@ _UMASK = _umask()
 
 
 def _sync_folder(folder: Path) -> None:
-    """The rename itself must reach the disk; only POSIX systems can open a folder for that."""
+    """The names in it must reach the disk too; only POSIX systems can open a folder for that."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         try:

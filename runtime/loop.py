@@ -25,6 +25,7 @@ from .processes import (
     all_over_processes,
     barrier,
     copy_buffers,
+    from_main,
     gather_numbers,
     is_main,
     largest,
@@ -179,7 +180,9 @@ class Training(Generic[BatchT]):
             finally:
                 if self.checkpoints is not None:
                     self.checkpoints.wait()
-        barrier()  # nobody reads what is not written yet
+            (stop,) = largest(self._stop.received or 0)  # nobody goes on to read what is not written yet
+            if stop:
+                self._leave(stop)
         return self.state
 
     def _train_epoch(self, epoch: int) -> None:
@@ -204,16 +207,16 @@ class Training(Generic[BatchT]):
                 polled = now
                 done = self.state.step - epoch * self.steps_per_epoch - offset
                 self._show((self.state.images - before) / (now - start), (now - start) / done)
-            self._save_or_leave()
+            if self.state.step % self.steps_per_epoch:  # what is due with an epoch's last step is saved at its end
+                self._save_or_leave()
         self._look_at_numbers()
         self.state.seconds = spent + time.perf_counter() - start
 
     def _save_or_leave(self) -> None:
-        """Between two steps: saves if it is time to, or if the run is to stop, which it then does."""
+        """Behind a step: saves if it is time to, or if the run is to stop, which it then does."""
         # what any of the processes has noticed, so that all of them do the same
         stop, due = largest(self._stop.received or 0, int(self._is_time_to_save()))
-        # what is due with an epoch's last step is saved when it has been validated
-        if stop or (due and self.state.step % self.steps_per_epoch):
+        if stop or due:
             self._look_at_numbers()
             self._save()
         if stop:
@@ -277,7 +280,7 @@ class Training(Generic[BatchT]):
             stops = self.settings.on_nonfinite == "stop"
             record = {**numbers.to_dict(), "policy": self.settings.on_nonfinite}
             record["images"] = gather_numbers(self.image_numbers(numbers.ids).tolist())
-            listed = self.log.not_finite(record)
+            listed = from_main(lambda record=record: self.log.not_finite(record))
             where = f"step {numbers.step + 1} (epoch {numbers.epoch})"
             if not stops:
                 self.state.skipped += 1
@@ -292,9 +295,10 @@ class Training(Generic[BatchT]):
                 )
 
     def _end_epoch(self, epoch: int) -> None:
-        """Validates, records and saves; if the run is to stop in the middle of that, it does so when it goes on."""
+        """Validates, records and saves; if the run is to stop before or in the middle of that, it does so when it goes on."""
         self.model.eval()
         copy_buffers(self.model)  # one model is judged and saved, whichever process asks
+        self._save_or_leave()  # validation and painting may take long
         try:
             with self._stop.stopping_at_once(allowed=world_size() == 1):
                 measured = self.validate()

@@ -8,6 +8,7 @@ none of Pretint's business. All processes must call the functions that send some
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import re
 import warnings
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -31,6 +32,8 @@ _PATIENCE, _MEETING = timedelta(hours=2), timedelta(minutes=10)
 # What torchrun tells each process besides WORLD_SIZE. Nothing of it can be guessed: on several machines a process's number is not
 # that of its GPU.
 _TOLD = ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+# Stands for a tensor where something else goes from process to process as JSON.
+_TENSOR = "torch.Tensor"
 _LOST = re.compile(r"gloo|nccl|connection (was )?(closed|reset|refused)|broken pipe|c10d|socket", re.IGNORECASE)
 
 ValueT = TypeVar("ValueT")
@@ -189,13 +192,34 @@ def from_main(read: Callable[[], ValueT]) -> ValueT:
     """What the main process reads, on every process, so that its disk need not be in reach of the others; all must call this.
 
     Args:
-        read: called on the main process alone; gives numbers, words, tensors on the CPU, or things made of them.
+        read: called on the main process alone; gives what JSON knows, and in it tensors on the CPU. The others get lists for
+            tuples.
     """
     if _group is None:
         return read()
-    box = [read() if is_main() else None]
-    dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
-    return box[0]  # pyright: ignore[reportReturnType]  # what the main process has put there
+    value = read() if is_main() else None
+    tensors: list[Tensor] = []
+
+    def put(tensor: Tensor) -> dict[str, Any]:
+        tensors.append(tensor.contiguous())
+        return {_TENSOR: [str(tensor.dtype).removeprefix("torch."), *tensor.shape]}
+
+    def take(found: dict[str, Any]) -> Any:
+        if found.keys() != {_TENSOR}:
+            return found
+        kind, *shape = found[_TENSOR]
+        tensors.append(torch.empty(shape, dtype=getattr(torch, kind)))
+        return tensors[-1]
+
+    words = json.dumps(value, default=put).encode() if is_main() else b""
+    (length,) = largest(len(words))
+    letters = broadcast_from_main(torch.frombuffer(bytearray(words.ljust(length)), dtype=torch.uint8))
+    words = letters.numpy().tobytes()
+    if not is_main():
+        value = json.loads(words, object_hook=take)
+    for tensor in tensors:
+        broadcast_from_main(tensor.view(-1).view(torch.uint8))
+    return value  # pyright: ignore[reportReturnType]  # what the main process has read
 
 
 def barrier() -> None:
@@ -242,17 +266,27 @@ def gather_numbers(numbers: list[int]) -> list[int]:
     """The whole numbers of all ranks, one list behind the other; for a few of them."""
     if _group is None:
         return numbers
-    lists: list[list[int]] = [[] for _ in range(_group.size)]
-    dist.all_gather_object(lists, numbers)
-    return [number for one in lists for number in one]
+    start, total = _place(len(numbers))
+    everything = torch.zeros(total, dtype=torch.int64)
+    everything[start : start + len(numbers)] = torch.tensor(numbers, dtype=torch.int64)
+    return sum_over_processes(everything).tolist()
 
 
-def share(n: int, *, of: int | None = None) -> slice:
+def _place(n: int) -> tuple[int, int]:
+    """Where this process's `n` rows begin among those of all ranks, and how many there are in all."""
+    counts = torch.zeros(world_size(), dtype=torch.int64)
+    counts[rank()] = n
+    counts = sum_over_processes(counts)
+    return int(counts[: rank()].sum()), int(counts.sum())
+
+
+def share(n: int, *, of: int | None = None, what: str = "images") -> slice:
     """Which of `n` things are this process's: neighbours, as many as any other's or one fewer; all of them when it is alone.
 
     Args:
         n: how many there are.
         of: the rank whose share is asked for; this process's by default.
+        what: what an error calls them.
 
     Raises:
         DataError: there are fewer than processes.
@@ -262,7 +296,7 @@ def share(n: int, *, of: int | None = None) -> slice:
     """
     number, size = rank() if of is None else of, world_size()
     if n < size:
-        raise DataError(f"{n} images are fewer than {size} processes, and each needs one; use {max(n, 1)} or fewer.")
+        raise DataError(f"{n} {what} are fewer than {size} processes, and each needs one; use {max(n, 1)} or fewer.")
     return slice(n * number // size, n * (number + 1) // size)
 
 
@@ -313,10 +347,7 @@ def gather_with_gradient(rows: Tensor) -> tuple[Tensor, int]:
     """
     if _group is None:
         return rows, 0
-    counts = torch.zeros(_group.size, dtype=torch.int64)
-    counts[_group.rank] = len(rows)
-    counts = sum_over_processes(counts)
-    start, total = int(counts[: _group.rank].sum()), int(counts.sum())
+    start, total = _place(len(rows))
     padded = F.pad(rows.float(), (0, 0, start, total - start - len(rows)))
     everything = _Sum.apply(padded)
     assert isinstance(everything, Tensor)

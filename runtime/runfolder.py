@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import RunFolderError
-from .files import is_temporary, read_json, remove_temporaries, write_json
+from .files import is_temporary, make_folder, read_json, remove_temporaries, write_json
 
 FORMAT_VERSION = 2
 _CONTENTS = (
@@ -111,7 +111,7 @@ class RunFolder:
         """An empty run folder with its `config.json`; what an earlier run left there is removed (see :meth:`check_free`)."""
         folder = cls(path)
         folder.remove()
-        folder.figures.mkdir(parents=True, exist_ok=True)
+        make_folder(folder.figures)
         write_json(path / "config.json", {"format_version": FORMAT_VERSION, **config})
         return folder
 

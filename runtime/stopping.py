@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import TracebackType
 
 
 class Interrupted(KeyboardInterrupt):
@@ -18,7 +19,8 @@ class Interrupted(KeyboardInterrupt):
 class StopRequests:
     """Turns SIGINT and SIGTERM into a number to look at, or, where stopping half-way does no harm, into :class:`Interrupted`.
 
-    A context manager. The first signal counts and later ones change nothing, so that whoever repeats one tears nothing apart.
+    A context manager. The first signal counts and later ones change nothing, so that whoever repeats one tears nothing apart. One
+    that nobody has acted on at the end is handed to the StopRequests around this one, if there is one.
     Outside the main thread it does nothing: whoever owns that handles signals.
 
     Args:
@@ -65,11 +67,17 @@ class StopRequests:
         finally:
             self._raises = False
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        around = None
         for number, handler in self._previous.items():
-            if handler is None:  # one that was not set from Python can't be put back from there
-                continue
-            signal.signal(number, handler)
-            around = getattr(handler, "__self__", None)
-            if isinstance(around, StopRequests) and around.received is None:
-                around.received = self.received  # a repeated signal must not tear up what happens on the way out
+            if handler is not None:  # one that was not set from Python can't be put back from there
+                signal.signal(number, handler)
+                around = getattr(handler, "__self__", None)
+        if self.received is None or not isinstance(around, StopRequests):
+            return
+        if kind is None:
+            around._note(self.received, None)
+        elif around.received is None:  # a repeated signal must not tear up what happens on the way out
+            around.received = self.received

@@ -30,12 +30,22 @@ from pretint.runtime.sealed import read_sealed, write_sealed
 SHIPPED = Path(pretint.__file__).parent
 CPU = Compute.choose("cpu", "fp32")
 
+# what sends objects from process to process
+PICKLED = {
+    "broadcast_object_list",
+    "all_gather_object",
+    "gather_object",
+    "scatter_object_list",
+    "send_object_list",
+    "recv_object_list",
+}
+
 # module -> names that read pickles or run what a file says; None: all of it
 FORBIDDEN: dict[str, set[str] | None] = {
     "pickle": None, "cPickle": None, "dill": None, "cloudpickle": None, "marshal": None, "shelve": None, "joblib": {"load"},
     "yaml": {"load", "unsafe_load", "full_load", "load_all"}, "subprocess": None, "pty": None, "code": None, "runpy": None,
     "torch": {"load"}, "os": {"system", "popen", "execv", "execve", "execvp", "spawnv", "startfile"}, "pandas": {"read_pickle"},
-    "torch.hub": None, "torch.jit": {"load"},
+    "torch.hub": None, "torch.jit": {"load"}, "torch.distributed": PICKLED, "dist": PICKLED,
 }  # fmt: skip
 BUILTINS = {"eval", "exec", "compile", "__import__"}
 
@@ -89,6 +99,7 @@ def dangers(source: str) -> list[str]:
         "import pickle", "from pickle import loads", "import torch\ntorch.load('x')", "from torch import load", "eval('1')",
         "exec('1')", "import yaml\nyaml.load(f)", "np.load('x')", "np.load('x', allow_pickle=True)", "import subprocess",
         "run('x', shell=True)", "os.system('x')", "__import__('os')",
+        "import torch.distributed as dist\ndist.all_gather_object(a, b)", "from torch.distributed import broadcast_object_list",
     ],
 )  # fmt: skip
 def test_the_search_for_dangers_finds_them(code: str):

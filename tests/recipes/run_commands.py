@@ -1,22 +1,25 @@
 """Runs commands of `pretint` one after another; one of the processes that the fixture `several` starts, and no test itself.
 
-It is run by path, with ENVIRONMENT, FOLDER, COMMANDS and STOPS as globals; {rank} in a command is the process's number. In FOLDER
-it leaves what it printed (`printed-RANK.txt`) and, as `told-RANK.json`, each command's exit code and the image ids of each of its
-training batches.
+It is run by path, with the globals below; {rank} in a command is the process's number, and the command `copy` copies a folder,
+where there is one process. In FOLDER it leaves what it printed (`printed-RANK.txt`) and, as `told-RANK.json`, each command's exit
+code and the image ids of each of its training batches.
 """
 
 import functools
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 ENVIRONMENT: dict[str, str]
 FOLDER: str
 COMMANDS: list[list[str]]
-STOPS: dict[
-    int, tuple[int, int, int]
-]  # command: the rank that gets a signal, before which of its batches, and which signal
+# command: the rank that gets a signal, before which of its batches, and which signal
+STOPS: dict[int, tuple[int, int, int]]
+# command: the rank whose loss is not a number, its gradient finite, and in which of its batches
+SPOILT: dict[int, tuple[int, int]]
+NOISY: bool  # whether networks have batch norm, with dropout and stochastic depth behind it
 
 os.environ.update(ENVIRONMENT)
 rank = os.environ.get("RANK", "0")
@@ -24,21 +27,32 @@ printed = os.open(f"{FOLDER}/printed-{rank}.txt", os.O_WRONLY | os.O_CREAT)
 os.dup2(printed, 1)
 os.dup2(printed, 2)
 
-import timm  # noqa: E402, F401 - it derives layers from those that are replaced below
-from torch import nn, set_num_threads  # noqa: E402
+from timm.layers import drop_path  # noqa: E402 - timm derives layers from those that are replaced below
+from torch import Tensor, nn, set_num_threads  # noqa: E402
+from torch.nn.functional import dropout  # noqa: E402
 
 set_num_threads(1)
-# Batch norm would make a picture's gradient depend on its neighbours, and shares of a batch differ from the whole.
-nn.BatchNorm2d = functools.partial(nn.GroupNorm, 1)
-nn.BatchNorm1d = nn.LayerNorm
+
+
+class NoisyNorm(nn.BatchNorm2d):
+    def forward(self, input: Tensor) -> Tensor:
+        return drop_path(dropout(super().forward(input), 0.2, self.training), 0.1, self.training)
+
+
+if NOISY:
+    nn.BatchNorm2d = NoisyNorm
+else:  # batch norm would make a picture's gradient depend on its neighbours, and shares of a batch differ from the whole
+    nn.BatchNorm2d = functools.partial(nn.GroupNorm, 1)
+    nn.BatchNorm1d = nn.LayerNorm
 
 from pretint.cli import main  # noqa: E402
 from pretint.data.batches import Batches  # noqa: E402
-from pretint.recipes import tuning  # noqa: E402
+from pretint.recipes import pretraining, tuning  # noqa: E402
 
 tuning.fine_tune = functools.partial(tuning.fine_tune, min_steps=1)
+pretraining._BATCH_OF_PASSES = 7  # palette and colour histogram are of several chunks
 told: list[dict[str, Any]] = []
-steps = Batches._steps
+steps, loss_function = Batches._steps, pretraining.loss_function
 
 
 def recorded_steps(self: Batches, epoch: int, start: int):
@@ -52,9 +66,24 @@ def recorded_steps(self: Batches, epoch: int, start: int):
         yield batch
 
 
+def spoilt_loss_function(network: nn.Module, *others: Any):
+    loss_of = loss_function(network, *others)
+
+    def spoilt(batch: Any):
+        loss, here = loss_of(batch), (int(rank), len(told[-1]["seen"]))
+        now = network.training and SPOILT.get(len(told) - 1) == here
+        return loss._replace(numerator=loss.numerator + float("nan")) if now else loss
+
+    return spoilt
+
+
 Batches._steps = recorded_steps
+pretraining.loss_function = spoilt_loss_function
 for words in COMMANDS:
-    told.append({"seen": []})
-    told[-1]["code"] = main([word.replace("{rank}", rank) for word in words])
+    told.append({"seen": [], "code": 0})
+    if words[0] == "copy":
+        shutil.copytree(*words[1:])
+    else:
+        told[-1]["code"] = main([word.replace("{rank}", rank) for word in words])
     Path(FOLDER, f"told-{rank}.json").write_text(json.dumps(told))
 raise SystemExit(max(one["code"] for one in told))

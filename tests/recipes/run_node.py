@@ -20,4 +20,5 @@ def lose_machine(_number: int, _frame: object) -> None:
 signal.signal(signal.SIGUSR1, lose_machine)
 names = json.loads(Path(sys.argv[1]).read_text())
 names["STOPS"] = {int(command): stop for command, stop in names["STOPS"].items()}
-runpy.run_path(str(Path(__file__).with_name("run_commands.py")), init_globals={"ENVIRONMENT": {}, **names})
+usual = {"ENVIRONMENT": {}, "SPOILT": {}, "NOISY": False}
+runpy.run_path(str(Path(__file__).with_name("run_commands.py")), init_globals={**usual, **names})

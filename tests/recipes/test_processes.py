@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -26,6 +23,15 @@ from pretint.runtime.results import read_results
 from pretint.runtime.runfolder import RunFolder
 
 SCRIPT = Path(__file__).with_name("run_commands.py")
+AGENT = """
+import os
+from torch.distributed.run import main
+os.chdir(disk)
+os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT), 1)
+os.dup2(1, 2)
+os.environ["OMP_NUM_THREADS"] = "1"
+main([str(word) for word in words])
+"""
 TRAIN, TEST, BATCH, KEPT = 61, 31, 12, 55  # neither number of images divides by 2 or 3, of processes
 STEPS = KEPT // BATCH
 USUAL = (
@@ -34,6 +40,10 @@ USUAL = (
 ).split()
 # masked grey images and weighted colours: what a process counts of its share differs from what another does of its
 BINS = ["--task", "bins", "--rebalance", "0.5", *USUAL]
+NOISY = [
+    *USUAL,
+    *["--task", "palette", "--colours", "6", "--precision", "bf16", "--optimizer", "adamw", "--learning-rate", "0.01"],
+]
 COUPLED = ["--task", "palette+contrast", "--colours", "6", *USUAL]
 
 
@@ -57,19 +67,35 @@ def newest(run: Path) -> Path:
 class Runs:
     """Folders of runs, and what the processes that made them told."""
 
-    def __init__(self, folder: Path, several):
-        self.folder, self._several, self.told = folder, several, {}
+    def __init__(self, folder: Path, several, child=None):
+        self.folder, self._several, self._child, self.told = folder, several, child, {}
         self.data = str(save_colourful(folder / "pictures.npz"))
         np.savez(folder / "one.npz", images=np.full((1, 16, 16, 3), 90, np.uint8))
         for rank in (0, 1):
             images = np.random.default_rng(rank).integers(0, 256, (20, 16, 16, 3), np.uint8)
             np.savez(folder / f"own-{rank}.npz", images=images)
+        np.savez(folder / "untested.npz", images=images, test_images=images[:1])
 
-    def start(self, size: int, title: str, commands: dict[str, list[str]], **stops: tuple[int, int, int]) -> list[int]:
-        """Runs commands, each known by the name of its run, in so many processes; returns the processes' exit codes."""
+    def start(
+        self,
+        size: int,
+        title: str,
+        commands: dict[str, list[str]],
+        spoilt: dict[str, tuple[int, int]] | None = None,
+        noisy: bool = False,
+        **stops: tuple[int, int, int],
+    ) -> list[int]:
+        """Runs commands, each known by the name of its run, in so many processes; returns the processes' exit codes.
+
+        Args:
+            size: how many processes.
+            title: of the folder that they leave what they tell in.
+            commands, spoilt, noisy, stops: as run_commands.py has them, by the commands' names.
+        """
         place = self.folder / title
         place.mkdir()
-        codes = self._several(SCRIPT, size, place, **self._names(commands, stops))
+        names = {**self._names(commands, stops), "SPOILT": self._numbered(commands, spoilt or {}), "NOISY": noisy}
+        codes = self._several(SCRIPT, size, place, **names)
         self._collect(place, commands)
         return codes
 
@@ -91,28 +117,24 @@ class Runs:
                 "--rdzv-id", title, "--rdzv-conf", f"is_host={1 - number}", "--local-addr", f"127.0.0.{1 + number}",
                 SCRIPT.with_name("run_node.py"), names,
             ]  # fmt: skip
-            with (place / f"agent-{number}.txt").open("w") as said:
-                agents.append(
-                    subprocess.Popen(
-                        [sys.executable, "-m", "torch.distributed.run", *map(str, words)],
-                        cwd=disk,
-                        env={**os.environ, "OMP_NUM_THREADS": "1"},
-                        stdout=said,
-                        stderr=said,
-                    )
-                )
+            agents.append(self._child(AGENT, disk=disk, said=place / f"agent-{number}.txt", words=words))
         try:
-            codes = [agent.wait(timeout=200) for agent in agents]
+            for agent in agents:
+                agent.join(200)
+            codes = [agent.exitcode for agent in agents]
         finally:
             for agent in agents:
                 agent.kill()
         self._collect(place, commands)
         return codes
 
+    @classmethod
+    def _names(cls, commands: dict[str, list[str]], stops: dict[str, tuple[int, int, int]]) -> dict[str, Any]:
+        return {"COMMANDS": list(commands.values()), "STOPS": cls._numbered(commands, stops)}
+
     @staticmethod
-    def _names(commands: dict[str, list[str]], stops: dict[str, tuple[int, int, int]]) -> dict[str, Any]:
-        numbered = {list(commands).index(name): stop for name, stop in stops.items()}
-        return {"COMMANDS": list(commands.values()), "STOPS": numbered}
+    def _numbered(commands: dict[str, list[str]], what: dict[str, Any]) -> dict[int, Any]:
+        return {list(commands).index(name): value for name, value in what.items()}
 
     def _collect(self, place: Path, commands: dict[str, list[str]]) -> None:
         """Notes what the processes told of each command that came to its end."""
@@ -129,8 +151,8 @@ class Runs:
     def pretrain(self, name: str, options: list[str], *more: str) -> list[str]:
         return ["pretrain", "--data", self.data, "--out", str(self.folder / name), *options, *more]
 
-    def copy(self, name: str, to: str) -> str:
-        return str(shutil.copytree(self.folder / name, self.folder / to))
+    def copying(self, name: str, to: str) -> list[str]:
+        return ["copy", str(self.folder / name), str(self.folder / to)]
 
     def seen(self, name: str, epoch: int) -> list[int]:
         """The image ids of an epoch, batch by batch, each batch in the order of the ranks."""
@@ -143,34 +165,33 @@ class Runs:
     def weights(self, name: str) -> dict[str, torch.Tensor]:
         return load_file(newest(self.folder / name))
 
-    def judged(self, folder: str) -> list[list[str]]:
-        common = [folder, "--data", self.data, "--device", "cpu", "--precision", "fp32"]
-        return [
-            ["evaluate", *common],
-            ["probe", *common, "--no-cache"],
-            ["finetune", *common, "--epochs", "2", "--batch-size", "12"],
-        ]
+    def judging(self, name: str, processes: int) -> dict[str, list[str]]:
+        common = [str(self.folder / name), "--data", self.data, "--device", "cpu", "--precision", "fp32"]
+        return {
+            f"evaluated-{processes}": ["evaluate", *common],
+            f"probed-{processes}": ["probe", *common, "--no-cache"],
+            f"tuned-{processes}": ["finetune", *common, "--epochs", "2", "--batch-size", "12"],
+        }
 
 
 @pytest.fixture(scope="module")
-def runs(several, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+def runs(several, child, tmp_path_factory: pytest.TempPathFactory) -> Runs:
     """One process, then two, then one that goes on with what two began, then three."""
-    all_runs = Runs(tmp_path_factory.mktemp("together"), several)
+    all_runs = Runs(tmp_path_factory.mktemp("together"), several, child)
     go, accumulated = all_runs.pretrain, [*BINS, "--accumulate", "2"]
-    names = ("evaluated", "probed", "tuned")
+    skipping, nan = [*BINS, "--epochs", "1", "--on-nonfinite", "skip"], STEPS - 1
+    copies = {"stopped-1": "from-1", "judged-2": "bins-1", "judged-3": "bins-1", "transferred": "bins-1"}
     all_runs.start(
         1,
         "one",
         {
             "bins-1": go("bins-1", BINS), "accumulated-1": go("accumulated-1", accumulated), "coupled-1": go("coupled-1", COUPLED),
-            "from-1": go("from-1", BINS),
+            "from-1": go("from-1", BINS), "skipped-1": go("skipped-1", skipping),
+            **{to: all_runs.copying(name, to) for to, name in copies.items()}, **all_runs.judging("bins-1", 1),
         },
+        spoilt={"skipped-1": (0, nan)},
         **{"from-1": (0, STEPS + 2, signal.SIGTERM)},
     )  # fmt: skip
-    all_runs.copy("from-1", "stopped-1")
-    first = all_runs.judged(str(all_runs.folder / "bins-1"))
-    second = all_runs.judged(all_runs.copy("bins-1", "judged-2"))
-    all_runs.start(1, "one judges", dict(zip((f"{name}-1" for name in names), first, strict=True)))
     all_runs.start(
         2,
         "two",
@@ -178,24 +199,30 @@ def runs(several, tmp_path_factory: pytest.TempPathFactory) -> Runs:
             "bins-2": go("bins-2", BINS), "accumulated-2": go("accumulated-2", accumulated), "coupled-2": go("coupled-2", COUPLED),
             "from-2": go("from-2", BINS), "on-2": go("from-1", [], "--resume"),
             "again-2": go("again-2", BINS), "went-on-2": go("again-2", [], "--resume"),
-            **dict(zip((f"{name}-2" for name in names), second, strict=True)),
+            **all_runs.judging("judged-2", 2),
             "odd": go("odd", BINS, "--batch-size", "9"), "large": go("large", BINS, "--batch-size", "64"),
             "few": ["evaluate", str(all_runs.folder / "bins-1"), "--data", str(all_runs.folder / "one.npz"), "--device", "cpu"],
             "transferred": [
-                "transfer", all_runs.copy("bins-1", "transferred"), "--data", all_runs.data, "--device", "cpu",
-                "--precision", "fp32", "--protocols", "linear", "--seeds", "1", "--epochs", "1", "--batch-size", "12",
+                "transfer", str(all_runs.folder / "transferred"), "--data", all_runs.data, "--device", "cpu", "--precision",
+                "fp32", "--protocols", "linear", "--seeds", "1", "--epochs", "1", "--batch-size", "12",
                 "--no-control", "--no-ceiling", "--root", str(all_runs.folder / "cache-{rank}"),
             ],
             "sync": go("sync", BINS, "--sync-batch-norm"),
             "own": go("own", BINS, "--data", str(all_runs.folder / "own-{rank}.npz")),
-            "nan": go("nan", BINS, "--learning-rate", "1e30", "--clip", "1e30"),
+            "unheld": go("unheld", BINS, "--holdout", "0.01"),
+            "untested": go("untested", BINS, "--data", str(all_runs.folder / "untested.npz")),
+            "nan": go("nan", BINS), "skipped-2": go("skipped-2", skipping),
         },
+        spoilt={"nan": (1, nan), "skipped-2": (1, nan)},
         **{"from-2": (1, STEPS + 2, signal.SIGTERM), "again-2": (0, 3, signal.SIGTERM)},
     )  # fmt: skip
-    all_runs.copy("from-2", "stopped-2")
-    all_runs.start(1, "one goes on", {"on-1": go("from-2", [], "--resume")})
-    third = all_runs.judged(all_runs.copy("bins-1", "judged-3"))[0]
-    all_runs.start(3, "three", {"coupled-3": go("coupled-3", COUPLED), "evaluated-3": third})
+    all_runs.start(
+        1,
+        "one goes on",
+        {"stopped-2": all_runs.copying("from-2", "stopped-2"), "on-1": go("from-2", [], "--resume")},
+    )
+    judging = all_runs.judging("judged-3", 3)
+    all_runs.start(3, "three", {"coupled-3": go("coupled-3", COUPLED), "evaluated-3": judging["evaluated-3"]})
     return all_runs
 
 
@@ -327,6 +354,8 @@ def test_a_run_folder_is_the_same_for_any_number_of_processes(runs):
         ("few", "1 images are fewer than 2 processes"),
         ("sync", "--sync-batch-norm: torch has it for CUDA alone"),
         ("own", "process 1 has read other images than process 0"),
+        ("unheld", "1 held-out images are fewer than 2 processes"),
+        ("untested", "1 test images are fewer than 2 processes"),
     ],
 )
 def test_fewer_images_than_the_batch_or_the_processes_and_other_misfits_are_one_sentence(runs, name, words):
@@ -336,11 +365,24 @@ def test_fewer_images_than_the_batch_or_the_processes_and_other_misfits_are_one_
 
 
 def test_a_loss_that_is_not_finite_ends_both_processes_with_one_sentence_and_reaches_no_checkpoint(runs):
+    """Only one of them has met it, and its gradient is finite."""
     assert runs.codes("nan") == [2, 2]
-    (record,) = json.loads((runs.folder / "nan" / "nonfinite.json").read_text())["steps"]
+    listed = runs.folder / "nan" / "nonfinite.json"
+    (record,) = json.loads(listed.read_text())["steps"]
+    assert record["step"] == STEPS - 1
     assert len(set(record["images"])) == BATCH  # of both
-    for path in (runs.folder / "nan").rglob("*.safetensors"):
-        assert all(bool(tensor.isfinite().all()) for tensor in load_file(path).values())
+    said = f"not finite at step {STEPS - 1} (epoch 1) (its images are listed in {listed});"
+    assert runs.printed("two").count(said) == runs.printed("two").count("pretint: The loss or a gradient") == 1
+    assert not list((runs.folder / "nan").rglob("*.safetensors"))
+
+
+def test_a_step_that_is_not_finite_in_one_of_two_processes_is_skipped_by_both(runs):
+    assert runs.codes("skipped-2") == [0, 0]
+    assert_close(runs.weights("skipped-2"), runs.weights("skipped-1"))
+    one, two = (RunFolder.open(runs.folder / f"skipped-{n}").read_metrics()[0] for n in (1, 2))
+    assert two["skipped_steps"] == one["skipped_steps"] == 1
+    assert two["train_loss"] == pytest.approx(one["train_loss"], abs=1e-6)
+    assert sum(runs.printed(title).count(f"Skipped step {STEPS - 1} (epoch 1)") for title in ("one", "two")) == 2
 
 
 def test_one_process_killed_ends_the_others_with_an_error_and_no_hang(several, tmp_path: Path):
@@ -354,14 +396,46 @@ def test_one_process_killed_ends_the_others_with_an_error_and_no_hang(several, t
     assert load_file(newest(tmp_path / "run"))
 
 
+def test_two_processes_with_batch_norm_dropout_and_bf16_stopped_time_and_again_end_with_the_bits_of_two_that_never_stopped(
+    several, tmp_path: Path
+):
+    """AdamW; stopped in the first step, in the middle of an epoch, and at its boundary, before the epoch is recorded."""
+    noisy = Runs(tmp_path, several)
+    go_on = noisy.pretrain("run", [], "--resume")
+    commands = {"whole": noisy.pretrain("whole", NOISY), "first": noisy.pretrain("run", NOISY)}
+    commands |= dict.fromkeys(("middle", "boundary", "end"), go_on)
+    stops = {
+        "first": (1, 1, signal.SIGTERM),
+        "middle": (0, 2, signal.SIGTERM),
+        "boundary": (1, STEPS - 3, signal.SIGTERM),
+    }
+    noisy.start(2, "noisy", commands, noisy=True, **stops)
+    assert [noisy.codes(name) for name in commands] == [[0, 0], [143, 143], [143, 143], [143, 143], [0, 0]]
+    for step in (1, 3, STEPS):
+        assert noisy.printed("noisy").count(f"Stopped at step {step};") == 1
+    found, wanted = noisy.weights("run"), noisy.weights("whole")
+    assert {name.rpartition(".")[2] for name in wanted} >= {"running_var", "exp_avg_sq"}
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+    rows = [RunFolder.open(tmp_path / name).read_metrics() for name in ("run", "whole")]
+    for name in ("train_loss", "validation_loss", "learning_rate"):
+        assert [row[name] for row in rows[0]] == [row[name] for row in rows[1]]
+
+
 @pytest.fixture(scope="module")
 def machines(runs, free_port) -> Path:
-    """The folder of two machines that have trained together, after a run that one process began on the first machine's disk."""
+    """The folder of two machines that have trained together, after a run that one process began on the first machine's disk; then
+    that machine, which keeps the runs' folders and torchrun's meeting point, is lost in the middle of a run."""
     place = runs.folder / "machines"
     shutil.copytree(runs.folder / "stopped-1", place / "disk-0" / "runs" / "begun")
-    words = ["pretrain", "--data", "pictures.npz", "--out", "runs/bins", *BINS]
-    commands = {"bins-machines": words, "on-machines": ["pretrain", "--out", "runs/begun", "--resume"]}
-    assert runs.start_machines("machines", commands, free_port()) == [0, 0]
+    words = ["pretrain", "--data", "pictures.npz", *BINS, "--out"]
+    commands = {
+        "bins-machines": [*words, "runs/bins"],
+        "on-machines": ["pretrain", "--out", "runs/begun", "--resume"],
+        "lost": [*words, "runs/lost"],
+    }
+    codes = runs.start_machines("machines", commands, free_port(), lost=(0, STEPS + 2, signal.SIGUSR1))
+    assert codes == [-signal.SIGKILL, 1]
     return place
 
 
@@ -395,14 +469,11 @@ def test_a_run_that_one_process_began_goes_on_with_two_machines(runs, machines):
     assert_close(load_file(newest(machines / "disk-0" / "runs" / "begun")), runs.weights("bins-1"))
 
 
-def test_a_machine_that_is_lost_ends_the_others_with_an_error_and_no_hang(several, free_port, tmp_path: Path):
-    """The one that keeps the run's folder and torchrun's meeting point, of all."""
-    lonely = Runs(tmp_path, several)
-    words = ["pretrain", "--data", "pictures.npz", "--out", "run", *BINS]
-    stop = (0, STEPS + 2, signal.SIGUSR1)
-    assert lonely.start_machines("lost", {"run": words}, free_port(), run=stop) == [-signal.SIGKILL, 1]
-    assert "Another process has ended" in lonely.printed("lost")
-    assert newest(tmp_path / "lost" / "disk-0" / "run").name == f"step-{STEPS}.safetensors"  # of the first epoch's end
+def test_a_machine_that_is_lost_ends_the_others_with_an_error_and_no_hang(runs, machines):
+    assert "lost" not in runs.told
+    assert "Another process has ended" in runs.printed("machines")
+    lost = machines / "disk-0" / "runs" / "lost"
+    assert newest(lost).name == f"step-{STEPS}.safetensors"  # of the first epoch's end
 
 
 def test_processes_are_started_by_the_command_or_by_torchrun_and_not_by_the_function(small_data: Path, tmp_path: Path):

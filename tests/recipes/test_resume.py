@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from pretint.backbones import load_backbone
+from pretint.cli import main
 from pretint.data import Batches, TensorSource
 from pretint.pretext import TASKS, Painter
 from pretint.recipes import EvaluateConfig, PretrainConfig, evaluate, pretrain, pretraining
@@ -204,6 +205,23 @@ def test_changed_settings_are_refused_field_by_field_and_those_of_saving_may_cha
     resumed = pretraining.saved_settings(config)
     assert {name: getattr(resumed, name) for name in free} == free
     assert (resumed.width, resumed.epochs, resumed.resume) == (4, 1, True)
+
+
+def test_what_is_typed_counts_on_resume_also_where_it_is_as_by_default(
+    tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    out = tmp_path / "run"
+    shutil.copytree(tiny_run, out)
+    assert main(["pretrain", "--out", str(out), "--resume", "--epochs", "30", "--learning_rate=2e-3"]) == 2
+    assert "started with other settings: --epochs 30 (was 1); leave" in capsys.readouterr().err
+    saved = read_json(out / "config.json")
+    other = {"compile": "off", "save_minutes": 1.0, "keep": 4, "on_nonfinite": "skip", "device": "cpu"}
+    write_json(out / "config.json", {**saved, "settings": {**saved["settings"], **other}})
+    config = PretrainConfig(out=out, resume=True)
+    usual = {name: getattr(config, name) for name in other}
+    for typed, wanted in ((None, other), ([], other), (list(usual), usual)):
+        resumed = pretraining.saved_settings(config, typed)
+        assert {name: getattr(resumed, name) for name in other} == wanted
 
 
 def test_init_from_a_run_takes_the_weights_and_nothing_else(small_data: Path, tiny_run: Path, tmp_path: Path):

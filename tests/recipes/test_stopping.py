@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -11,6 +12,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from pretint.runtime.checkpoints import Checkpoints
 from pretint.runtime.files import is_temporary
@@ -20,7 +22,10 @@ COMMAND = """
 import os, sys, time
 from pathlib import Path
 from pretint.cli import main
-sys.stderr = sys.stdout = open(said, "w", buffering=1)
+if alone:
+    os.setsid()
+os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
+os.dup2(1, 2)
 os.environ["PRETINT_DATA"] = str(cache)
 fsync = os.fsync
 def slow(descriptor):
@@ -36,15 +41,22 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="asks
 
 
 class Command:
-    """`pretint WORDS` in a process of its own, in which files whose name holds `only` take `seconds` to be flushed."""
+    """`pretint WORDS` in a process of its own, in which files whose name holds `only` take `seconds` to be flushed; `alone` in a
+    session, which a terminal's Ctrl-C reaches as a whole."""
 
     def __init__(
-        self, child: Callable[..., BaseProcess], folder: Path, *words: object, only: str = "", seconds: float = 0.0
+        self,
+        child: Callable[..., BaseProcess],
+        folder: Path,
+        *words: object,
+        only: str = "",
+        seconds: float = 0.0,
+        alone: bool = False,
     ):
         self.said, self.mark = folder / "said.txt", folder / "mark.txt"
         self.mark.unlink(missing_ok=True)
         names = {"said": self.said, "mark": self.mark, "cache": folder / "cache", "only": only, "seconds": seconds}
-        self.process = child(COMMAND, words=words, **names)
+        self.process = child(COMMAND, words=words, alone=alone, **names)
 
     def wait_for(self, condition: Callable[[], bool]) -> None:
         end = time.monotonic() + 120
@@ -53,9 +65,9 @@ class Command:
             assert time.monotonic() < end, self.said.read_text()
             time.sleep(0.01)
 
-    def ask(self, number: int) -> None:
+    def ask(self, number: int, *, all_of_session: bool = False) -> None:
         assert self.process.pid is not None
-        os.kill(self.process.pid, number)
+        (os.killpg if all_of_session else os.kill)(self.process.pid, number)
 
     def exit_code(self) -> int | None:
         self.process.join(60)
@@ -127,3 +139,31 @@ def test_ctrl_c_during_evaluation_and_cache_building_leaves_no_temporary_file_an
     assert "Traceback" not in command.said.read_text()
     assert temporaries(tmp_path) == []
     assert (run / "results.json").read_bytes() == before
+
+
+def test_a_launch_of_two_processes_ends_by_ctrl_c_and_by_sigterm_with_one_line_and_a_complete_checkpoint(
+    child, small_data: Path, tmp_path: Path
+):
+    """Ctrl-C in a terminal reaches the launcher and both processes; a scheduler's SIGTERM the launcher alone."""
+    out = tmp_path / "run"
+    checkpoints = Checkpoints(out / "checkpoints")
+    words = pretrain_words(small_data, out, "--epochs", 100_000, "--processes", 2)
+    go_on = ["pretrain", "--out", out, "--resume", "--processes", 2]
+    step = 0
+    for number, command_words in ((signal.SIGINT, words), (signal.SIGTERM, go_on)):
+        command = Command(child, tmp_path, *command_words, alone=True)
+        try:
+            command.wait_for(lambda step=step: any(saved > step for saved in checkpoints.steps))
+            command.ask(number, all_of_session=number == signal.SIGINT)
+            asked = time.monotonic()
+            assert command.exit_code() == 128 + number, command.said.read_text()
+            assert time.monotonic() - asked < 10
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                command.ask(signal.SIGKILL, all_of_session=True)
+        said, step = command.said.read_text(), checkpoints.steps[-1]
+        assert said.count("pretint: stopped.") == 1
+        assert said.count(f"Stopped at step {step}; the state is saved") == 1
+        assert "Traceback" not in said
+        assert temporaries(tmp_path) == []
+        assert load_file(checkpoints.path(step))

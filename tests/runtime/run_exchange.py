@@ -77,7 +77,13 @@ with processes.joined("cpu"):
             if not place.exists():
                 time.sleep(0.2)
                 place.write_text("here")
-    told["from main"] = processes.from_main(lambda: [rank, torch.full((2,), float(rank))])[1].tolist()
+    told["numbers"] = [processes.gather_numbers([2**62 + rank] * rank), processes.gather_numbers([])]
+    mine = {
+        "wide": torch.full((2, 3), float(rank)).t(), "short": torch.full((2,), rank, dtype=torch.bfloat16),
+        "flag": torch.tensor(rank > 0), "empty": torch.zeros(0, 3),
+    }  # fmt: skip
+    words, theirs = processes.from_main(lambda: ({"ä": [rank, None, 0.1]}, mine))
+    told["from main"] = [words, {name: [str(t.dtype), t.tolist()] for name, t in theirs.items()}]
     told["says"] = [processes.first_to_say("the disk is full"), processes.first_to_say("lost", last_word=True)]
     try:
         processes.share(2)

@@ -258,6 +258,25 @@ def test_a_checkpoint_that_is_damaged_is_reported_by_name_and_the_one_before_it_
         loaded(tmp_path)
 
 
+def test_a_newest_checkpoint_that_can_not_be_read_is_reported_and_the_one_before_it_is_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    for step in (10, 20):
+        save(Checkpoints(tmp_path), step)
+    failures = [OSError(errno.EIO, "Input/output error")]
+
+    def fails_once(path: Path) -> str:
+        if failures:
+            raise failures.pop()
+        return file_sha256(path)
+
+    monkeypatch.setattr(module, "file_sha256", fails_once)
+    assert loaded(tmp_path) == 10
+    said = capsys.readouterr().err
+    assert "step-20.safetensors can't be used" in said
+    assert "Input/output error" in said
+
+
 def test_a_damaged_checkpoint_does_not_count_among_those_that_are_kept(tmp_path: Path):
     checkpoints = Checkpoints(tmp_path)
     for step in (10, 20):

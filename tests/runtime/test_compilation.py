@@ -65,6 +65,17 @@ def test_graphs_are_replayed_only_where_every_step_is_alike(monkeypatch: pytest.
     assert choose_compilation("on", CUDA, not_asked, **STEADY).mode == "default"
 
 
+def test_a_run_that_goes_on_with_several_processes_leaves_the_modes_that_suit_one_only(monkeypatch: pytest.MonkeyPatch):
+    had = [Compilation(mode, "--compile on").to_dict(CUDA) for mode in ("max-autotune", "max-autotune-no-cudagraphs")]
+    assert [getattr(Compilation.before(one, CUDA), "mode", None) for one in had] == [one["mode"] for one in had]
+    monkeypatch.setattr("pretint.runtime.compilation.world_size", lambda: 2)
+    for one in had:
+        before = Compilation.before(one, CUDA)
+        assert before is not None
+        assert before.mode == "default"
+        assert f"but for {one['mode']}, which suits one process only" in before.sentence
+
+
 def test_a_run_that_goes_on_has_what_it_had_unless_that_was_on_another_kind_of_device():
     had = Compilation("default", "--compile on").to_dict(CPU)
     assert Compilation.before(had, CPU) == Compilation("default", "as it was before this run was stopped")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,26 @@ def test_an_error_while_writing_leaves_the_old_file_and_nothing_else(tmp_path: P
         write_atomically(path, fail)
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="only POSIX systems can flush a folder")
+def test_a_file_is_flushed_before_it_gets_its_name_and_names_are_flushed_where_they_are_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    done: list[int | str] = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda file: (done.append(os.fstat(file).st_ino), fsync(file)))
+    monkeypatch.setattr(os, "replace", lambda old, new: (done.append("renamed"), replace(old, new)))
+    path = tmp_path / "a" / "b" / "c.txt"
+
+    def numbers(*paths: Path) -> list[int]:
+        return [one.stat().st_ino for one in paths]
+
+    write_atomically(path, b"first")
+    assert done == [*numbers(tmp_path, tmp_path / "a", path), "renamed", *numbers(path.parent)]
+    done.clear()
+    write_atomically(path, b"second")
+    assert done == [*numbers(path), "renamed", *numbers(path.parent)]
 
 
 def test_json_refuses_nan(tmp_path: Path):

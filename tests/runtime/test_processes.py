@@ -70,7 +70,15 @@ def test_the_main_process_goes_first_then_the_first_of_each_machine_then_those_w
 
 
 def test_what_the_main_process_reads_is_told_to_all(told):
-    assert [one["from main"] for one in told] == [[0.0, 0.0]] * 3
+    tensors = {
+        "wide": ["torch.float32", [[0.0, 0.0]] * 3], "short": ["torch.bfloat16", [0.0, 0.0]], "flag": ["torch.bool", False],
+        "empty": ["torch.float32", []],
+    }  # fmt: skip
+    assert [one["from main"] for one in told] == [[{"ä": [0, None, 0.1]}, tensors]] * 3
+
+
+def test_whole_numbers_of_all_processes_come_together_however_many_each_has(told):
+    assert [one["numbers"] for one in told] == [[[2**62 + 1, 2**62 + 2, 2**62 + 2], []]] * 3
 
 
 def test_of_an_error_that_all_processes_meet_one_line_is_printed(told):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,10 @@ from .conftest import RowBatches, make_training, run, stop_after
 
 Stopped = dict[str, Any]
 EPOCH = 6  # steps of RowBatches
+
+
+class Killed(BaseException):
+    """The process ends where this is raised."""
 
 
 def outcome(training: Training, rows: list[dict[str, Any]]) -> Stopped:
@@ -154,19 +159,16 @@ def test_checkpoints_are_saved_every_so_many_steps_or_minutes_and_change_nothing
     whole = whole_run(epochs=2)
     training, rows = make_training(tmp_path, epochs=2, save_every=4), []
     run(training, rows)
-    assert saved == [4, 6, 8, 12]
+    assert saved == [4, 6, 8, 12, 12]  # what is due with an epoch's last step does not wait for its validation
     assert_equal(outcome(training, rows), whole)
     clock = iter(range(0, 10**6, 25))  # seconds from one look to the next
     monkeypatch.setattr(module.time, "monotonic", lambda: float(next(clock)))
     saved.clear()
     run(make_training(tmp_path / "b", epochs=1, save_minutes=1.0))
-    assert saved == [3, 6]
+    assert saved == [3, 6, 6]
 
 
 def test_a_run_killed_between_two_checkpoints_goes_on_from_the_last_one_to_the_same_bits(tmp_path: Path):
-    class Killed(BaseException):
-        pass
-
     training = make_training(tmp_path, epochs=2, save_every=4)
     loss_of = training.loss_of
 
@@ -183,3 +185,48 @@ def test_a_run_killed_between_two_checkpoints_goes_on_from_the_last_one_to_the_s
     assert resumed.state.step == 8
     run(resumed, rows)
     assert_equal(outcome(resumed, rows), whole_run(epochs=2))
+
+
+def test_what_is_due_with_an_epochs_last_step_is_saved_before_it_is_validated(tmp_path: Path):
+    """A run that is killed while it validates has lost no step, and the epoch is recorded when it goes on."""
+    training, rows = make_training(tmp_path, epochs=2, save_every=EPOCH), []
+
+    def dies() -> dict[str, float]:
+        raise Killed
+
+    training.validate = dies
+    with pytest.raises(Killed):
+        run(training, rows)
+    resumed = make_training(tmp_path, epochs=2)
+    assert resumed.resume() == 0
+    assert resumed.state.step == EPOCH
+    run(resumed, rows)
+    assert_equal(outcome(resumed, rows), whole_run(epochs=2))
+
+
+def test_a_signal_that_comes_while_the_last_checkpoint_is_written_stops_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Nothing is left to train then, but whoever called may have much to do that is not to begin."""
+    training, rows = make_training(tmp_path, epochs=1), []
+    write, wait, waited_for = Checkpoints._write, Checkpoints.wait, threading.Event()
+
+    def noticed(self: Checkpoints) -> None:
+        if self.is_writing:
+            waited_for.set()
+        wait(self)
+
+    def slow(self: Checkpoints, *arguments: Any) -> None:
+        assert waited_for.wait(60)
+        os.kill(os.getpid(), signal.SIGTERM)
+        write(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "wait", noticed)
+        patch.setattr(Checkpoints, "_write", slow)
+        with pytest.raises(Interrupted):
+            run(training, rows)
+    resumed = make_training(tmp_path, epochs=1)
+    assert resumed.resume() == 1
+    run(resumed, rows)
+    assert_equal(outcome(resumed, rows), whole_run(epochs=1))

@@ -44,7 +44,7 @@ def test_a_signal_that_came_before_stops_what_may_be_left_before_it_begins():
 
 def test_an_outer_handler_does_not_raise_for_a_signal_that_an_inner_one_has_taken():
     with StopRequests(at_once=True) as outer:
-        with StopRequests() as inner:
+        with pytest.raises(Interrupted), StopRequests() as inner, inner.stopping_at_once():
             ask()
         ask()
         assert (inner.received, outer.received) == (signal.SIGTERM, signal.SIGTERM)
@@ -53,6 +53,16 @@ def test_an_outer_handler_does_not_raise_for_a_signal_that_an_inner_one_has_take
             pass
         with pytest.raises(Interrupted):
             ask()
+
+
+def test_an_outer_handler_is_handed_a_signal_that_an_inner_one_was_left_with():
+    with pytest.raises(Interrupted) as error, StopRequests(at_once=True), StopRequests():
+        ask(signal.SIGINT)
+    assert error.value.signal_number == signal.SIGINT
+    with StopRequests() as outer:
+        with StopRequests():
+            ask()
+        assert outer.received == signal.SIGTERM
 
 
 def test_handlers_are_put_back_and_other_threads_are_left_alone():
