@@ -47,7 +47,8 @@ def fold_batch_norm(encoder: nn.Module, inputs: Tensor) -> nn.Module:
     for conv_name, norm_name in pairs:
         conv, norm = folded.get_submodule(conv_name), folded.get_submodule(norm_name)
         folded.set_submodule(conv_name, fuse_conv_bn_eval(conv, norm))
-        rest = nn.Sequential(norm.drop, norm.act) if isinstance(norm, BatchNormAct2d) else nn.Identity()
+        behind: Any = norm
+        rest = nn.Sequential(behind.drop, behind.act) if isinstance(norm, BatchNormAct2d) else nn.Identity()
         folded.set_submodule(norm_name, rest)
     after = folded.forward_intermediates(inputs, intermediates_only=True)
     same = (

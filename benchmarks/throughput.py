@@ -38,9 +38,10 @@ from machine import describe
 from torch import Tensor
 from torchvision.transforms.v2.functional import rgb_to_grayscale
 
+from pretint.backbones import OUR_BACKBONES
 from pretint.colour import Palette
 from pretint.data import Batch, TensorSource
-from pretint.pretext import TASKS
+from pretint.pretext import TASKS, wants_pair
 from pretint.recipes import PretrainConfig
 from pretint.recipes.opening import make_model
 from pretint.recipes.timing import Contender, example_palette, example_pictures, interleaved, share_of
@@ -189,6 +190,9 @@ def table(
 ) -> None:
     for encoder in encoders:
         for task in tasks:
+            if wants_pair(task) and encoder not in OUR_BACKBONES:
+                print(f"| `{encoder}` | `{task}` | {' | '.join('–' * 6)} |", flush=True)  # pairs are of our encoders
+                continue
             print(row(encoder, task, rates_of(options, encoder, task, best, apart)), flush=True)
 
 

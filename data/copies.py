@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 
 TensorsT = TypeVar("TensorsT", bound=Iterable[Tensor | None])
+Arrival = (
+    torch.Event | torch.cuda.Event | None
+)  # where in its stream a copy is complete; None where nothing is waited for
 
 
 class Copies:
@@ -29,14 +32,14 @@ class Copies:
         self._device = torch.device(device)
         self._stream = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None
 
-    def send(self, make: Callable[[], TensorsT]) -> tuple[TensorsT, torch.cuda.Event | None]:
+    def send(self, make: Callable[[], TensorsT]) -> tuple[TensorsT, Arrival]:
         """Makes a batch's tensors, and copies them to the device; in whichever thread."""
         if self._stream is None:
             return make(), None
         with torch.cuda.stream(self._stream):
             return make(), self._stream.record_event()
 
-    def receive(self, sent: tuple[TensorsT, torch.cuda.Event | None]) -> TensorsT:
+    def receive(self, sent: tuple[TensorsT, Arrival]) -> TensorsT:
         """What was sent, for the stream that this thread computes on: it waits for the copies, and the processor does not."""
         tensors, arrived = sent
         if arrived is not None:

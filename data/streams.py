@@ -14,7 +14,7 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from ..runtime.errors import ArgumentError
-from .copies import Copies
+from .copies import Arrival, Copies
 from .selections import Ids, LazyIds
 from .tensors import ImageSource, TensorSource, fits, host_batch
 
@@ -192,7 +192,7 @@ def gathered(source: ImageSource, id_batches: Iterable[Tensor], device: torch.de
         yield from ((ids, source.gather(ids, device), source.labels_of(ids)) for ids in id_batches)
         return
     copies, pool = Copies(device), ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
-    under_way = deque[Future[tuple[Fetched, torch.cuda.Event | None]]]()
+    under_way = deque[Future[tuple[Fetched, Arrival]]]()
     try:
         for ids in id_batches:
             under_way.append(pool.submit(copies.send, partial(_fetch, source, ids, device)))

@@ -22,6 +22,7 @@ from ..runtime.errors import DataError, RunFolderError
 from ..runtime.processes import any_process, is_main, main_first
 from ..runtime.runlog import note
 from ..runtime.tensors import read_metadata, read_tensors, tensors_checksum, write_tensors
+from .training_data import class_count
 
 # Part of every cache key: a change of the training or of the files makes old ones unreachable rather than wrong.
 _CACHE_FORMAT = 1
@@ -156,7 +157,7 @@ def _train(train: ImageSource, judged: ImageSource, folder: Path, compute: Compu
     )
     note(f"--recolour: trained in {result.seconds:.0f} s; it finds {100 * result.top1:.1f} % of the true pictures.")
     with main_first():  # each machine has it in its own cache, unless that is the main process's too
-        if is_main() or _read(folder, int(train.labels.max()) + 1) is None:
+        if is_main() or _read(folder, class_count(train)) is None:
             _write(
                 folder, result.model, {"data": train.name, "fingerprint": train.fingerprint, "budget": asdict(budget)}
             )
