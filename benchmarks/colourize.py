@@ -91,7 +91,7 @@ def loops_of(options: Options, run: Path, folder: Path) -> dict[str, Callable[[]
     for width, height in zip(options.sides[::2], options.sides[1::2], strict=True):
         where = folder / f"{width}x{height}"
         paths = save_photographs(where, width, height, options.photographs)
-        loaded = [torch.from_numpy(np.asarray(Image.open(path))).permute(2, 0, 1).contiguous() for path in paths]
+        loaded = [torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1).contiguous() for path in paths]
         files = ColourizeConfig(run=run, pictures=(where,), out=folder / "painted" / where.name)
         loops |= {
             f"a photograph, {width} × {height}": lambda loaded=loaded: per_second(
