@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from torch import Tensor
 from tyro.conf import Positional
 
 from ..data import BrokenImageError, decode_image, list_files
+from ..data.workers import usable_cores
 from ..pretext import ANNEALED, Decoding
 from ..runtime.determinism import repeatable
 from ..runtime.device import Compute
@@ -104,17 +107,19 @@ def colourize(config: ColourizeConfig) -> Outcome:
         painter.check_distribution()
     ways = config.ways(painter.decoding or Decoding())
     painted, sure, broken = [], [], []
-    for path, target in targets.items():
-        try:
-            rgb = torch.from_numpy(decode_image(path, None, extra_formats=config.extra_formats))
-        except BrokenImageError as error:
-            broken.append(f"{path}: {error}")
-            continue
-        photograph = painter.look_at(rgb, size)
-        for ending, way in ways.items():
-            painted.append(_save(photograph.painted(way).permute(1, 2, 0).numpy(), target.with_suffix(ending)))
-        for ending in maps:
-            sure.append(_save(_confidence_picture(photograph.confidence()), target.with_suffix(ending)))
+    with _Saving() as saving:
+        for path, target in targets.items():
+            try:
+                rgb = torch.from_numpy(decode_image(path, None, extra_formats=config.extra_formats))
+            except BrokenImageError as error:
+                broken.append(f"{path}: {error}")
+                continue
+            photograph = painter.look_at(rgb, size)
+            for ending, way in ways.items():
+                pixels = photograph.painted(way).permute(1, 2, 0).numpy()
+                painted.append(saving.save(pixels, target.with_suffix(ending)))
+            for ending in maps:
+                sure.append(saving.save(_confidence_picture(photograph.confidence()), target.with_suffix(ending)))
     for line in broken:
         note(f"skipped {line}")
     if not painted:
@@ -124,11 +129,33 @@ def colourize(config: ColourizeConfig) -> Outcome:
     return Outcome(results, [], [f"Painted {done} picture{'s' if done != 1 else ''} into {config.out}."])
 
 
-def _save(pixels: UInt8[np.ndarray, "h w 3"], target: Path) -> str:
-    """Writes a PNG; returns its path."""
+class _Saving:
+    """Writes PNG files on all cores while the next picture is painted, since packing one takes longer than painting it."""
+
+    def __enter__(self) -> _Saving:
+        self._cores = usable_cores()
+        self._pool = ThreadPoolExecutor(self._cores, thread_name_prefix="save")
+        self._under_way: deque[Future[None]] = deque()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            while self._under_way and kind is None:
+                self._under_way.popleft().result()
+        finally:
+            self._pool.shutdown(cancel_futures=True)
+
+    def save(self, pixels: UInt8[np.ndarray, "h w 3"], target: Path) -> str:
+        """Returns the path; waits while as many pictures as there are cores wait already, so that memory does not fill up."""
+        while len(self._under_way) > self._cores:
+            self._under_way.popleft().result()
+        self._under_way.append(self._pool.submit(_write, pixels, target))
+        return str(target)
+
+
+def _write(pixels: UInt8[np.ndarray, "h w 3"], target: Path) -> None:
     picture = Image.fromarray(pixels)
     write_atomically(target, lambda path: picture.save(path, format="PNG"))
-    return str(target)
 
 
 def _confidence_picture(confidence: Float[Tensor, "h w"]) -> UInt8[np.ndarray, "h w 3"]:

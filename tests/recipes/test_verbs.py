@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -215,6 +217,32 @@ def test_colourize_keeps_size_names_and_luma(small_run: Path, tmp_path: Path):
     assert inside.float().mean() > 0.9
     assert float(difference.max()) * 255 < 1.5
     assert Image.open(tmp_path / "painted" / "grey.png").size == (104, 72)
+
+
+def test_many_pictures_are_told_in_their_order_and_a_disk_that_is_full_is_an_error(
+    small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """They are written by threads while the next ones are painted."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number in range(12):
+        Image.fromarray(np.full((20, 20, 3), 20 * number, dtype=np.uint8)).save(photos / f"{number:02}.png")
+    config = ColourizeConfig(run=small_run, pictures=(photos,), out=tmp_path / "painted")
+    assert colourize(config).results["painted"] == [str(config.out / f"{number:02}.png") for number in range(12)]
+    means = [np.asarray(Image.open(config.out / f"{number:02}.png")).mean() for number in range(12)]
+    assert means == sorted(means)
+    real = Image.Image.save
+
+    def save(picture: Image.Image, path: Path, **options: object) -> None:
+        if "05" in Path(path).name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(picture, path, **options)
+
+    monkeypatch.setattr(Image.Image, "save", save)
+    with pytest.raises(OSError, match="No space"):
+        colourize(replace(config, out=tmp_path / "full"))
+    left = {path.name for path in (tmp_path / "full").iterdir()}
+    assert left <= {f"{number:02}.png" for number in range(12)} - {"05.png"}
 
 
 def test_the_way_of_painting_can_be_chosen_after_training(small_run: Path, tmp_path: Path):
