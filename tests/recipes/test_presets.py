@@ -108,7 +108,7 @@ OTHERS = [
 @pytest.mark.parametrize("name", [*PRESETS, None])
 def test_the_command_of_a_run_gives_its_settings_again(name: str | None, monkeypatch: pytest.MonkeyPatch):
     understood: list[PretrainConfig] = []
-    monkeypatch.setattr(recipes, "pretrain", lambda config: understood.append(config) or recipes.Outcome({}))
+    monkeypatch.setattr(recipes, "pretrain", lambda config, **_: understood.append(config) or recipes.Outcome({}))
     for config in OTHERS if name is None else [preset_config(name, **changes) for changes in CHANGES]:
         _, *words = shlex.split(typed_command(config))
         assert main(words) == 0
