@@ -28,6 +28,7 @@ compile_network = torch.compile
 torch.compile = lambda model, mode: compile_network(model, backend="aot_eager")
 graphs, codes = [], []
 for words in COMMANDS:
+    torch._dynamo.reset()  # a command has a process of its own elsewhere
     counters.clear()
     codes.append(main(words))
     graphs.append(counters["stats"]["unique_graphs"])

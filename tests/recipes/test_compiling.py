@@ -28,8 +28,10 @@ from .conftest import small_config
 TINY: dict[str, Any] = {"width": 4, "depth": 2, "limit": 128, "epochs": 1}
 WITHOUT_COMPILER = """
 import os, sys
-os.environ.update(environment)
+os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
 sys.stderr = sys.stdout = open(said, "w", buffering=1)
+import torch._inductor.config
+torch._inductor.config.cpp.cxx = (None, "there-is-none")
 from pretint.cli import main
 sys.exit(max(main([str(word) for word in words]) for words in commands))
 """
@@ -48,9 +50,8 @@ def test_without_a_compiler_a_run_says_so_in_a_sentence_and_goes_on_as_it_is(
     small_data: Path, tmp_path: Path, child: Callable[..., BaseProcess]
 ):
     said = tmp_path / "said.txt"
-    environment = {"CXX": "there-is-none", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "compiled")}
     commands = [words(small_data, tmp_path / name, "--compile", name) for name in ("off", "on")]
-    process = child(WITHOUT_COMPILER, said=str(said), environment=environment, commands=commands)
+    process = child(WITHOUT_COMPILER, said=str(said), cache=str(tmp_path / "compiled"), commands=commands)
     process.join(600)
     assert process.exitcode == 0, said.read_text()
     (line,) = [line for line in said.read_text().splitlines() if "there-is-none" in line]
