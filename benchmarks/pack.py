@@ -37,6 +37,8 @@ from pretint.recipes.timing import interleaved, share_of
 from pretint.runtime.allocation import keep_freed_memory
 
 _PATTERNS = 4096
+# pictures of a file of the pack, and of a task of decoding: fewer than usual, so that all processes have equally many of them
+_EACH = 2000
 _SIZES = (10_000, 100_000, 1_000_000)
 
 
@@ -104,7 +106,7 @@ def main(options: Options) -> None:
 
 def compare_packing(options: Options, folder: Path) -> None:
     paths = draw_files(options, folder / "files")
-    chunks = [paths[start : start + 500] for start in range(0, len(paths), 500)]
+    chunks = [paths[start : start + _EACH] for start in range(0, len(paths), _EACH)]
     decode = functools.partial(decode_chunk, size=options.image_size)
 
     def decoding() -> float:
@@ -118,7 +120,7 @@ def compare_packing(options: Options, folder: Path) -> None:
             folder / "files",
             folder / "pack",
             image_size=options.image_size,
-            shard_bytes=500 * 3 * options.image_size**2,
+            shard_bytes=_EACH * 3 * options.image_size**2,
         )
         seconds = time.perf_counter() - start
         shutil.rmtree(folder / "pack")
