@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
@@ -73,7 +74,7 @@ class MappedShards:
         self._starts = self._ends - counts
         _open_as_many_as_allowed()
         self._maps = [_mapped(folder / shard.file) for shard in shards]
-        self._shards = [_as_tensor(memory, torch.uint8).view(-1, 3, size, size) for memory in self._maps]
+        self._shards = [np.frombuffer(memory, np.uint8).reshape(-1, 3, size, size) for memory in self._maps]
         self._advises = (
             hasattr(mmap, "MADV_WILLNEED") and sum(map(len, self._maps)) > _CACHED_SHARE * _physical_memory()
         )
@@ -85,26 +86,28 @@ class MappedShards:
         return int(self._ends[-1])
 
     def read(self, rows: Int64[Tensor, " b"], out: UInt8[Tensor, "b 3 s s"]) -> None:
-        """Copies the pictures of these rows to `out`, shard by shard in the order in which they lie on the disk."""
+        """Copies the pictures of these rows to `out`, in the order in which they lie on the disk.
+
+        One by one: of a large pack a batch has hardly two pictures in the same file, and to index file by file takes four times
+        as long (a million pictures of 64 px; `benchmarks/pack.py`).
+        """
         rows, places = rows.sort()
         numbers = torch.bucketize(rows, self._ends, right=True)  # (b,) which shard each row is in
-        inner = rows - self._starts[numbers]
-        touched, sizes = numbers.unique_consecutive(return_counts=True)
-        parts = list(zip(touched.tolist(), inner.split(sizes.tolist()), places.split(sizes.tolist()), strict=True))
+        found = list(zip(numbers.tolist(), (rows - self._starts[numbers]).tolist(), strict=True))
         if self._advises:
-            for number, part, _ in parts:
-                self._want(number, part)
-        for number, part, place in parts:
-            out.index_copy_(0, place, self._shards[number].index_select(0, part))
+            self._want(found)
+        pictures = out.numpy()
+        for place, (number, row) in zip(places.tolist(), found, strict=True):
+            pictures[place] = self._shards[number][row]
 
-    def _want(self, number: int, rows: Int64[Tensor, " b"]) -> None:
-        """Asks the system to fetch these pictures, all of a batch at once.
+    def _want(self, found: Sequence[tuple[int, int]]) -> None:
+        """Asks the system to fetch these pictures, by shard and row in it, all of a batch at once.
 
         Left to itself it would fetch one at the first touch of each, wait, and read some 100 kB around it, of which one picture
         is wanted: with `MADV_RANDOM` and `MADV_WILLNEED` the disk has many small orders at a time and nothing else to read.
         """
         bytes_each = 3 * self.image_size**2
-        for row in rows.tolist():
+        for number, row in found:
             start = row * bytes_each // mmap.PAGESIZE * mmap.PAGESIZE
             self._maps[number].madvise(mmap.MADV_WILLNEED, start, (row + 1) * bytes_each - start)
 
