@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -75,6 +76,16 @@ class Watched(TorchDispatchMode):
         return made
 
 
+class Constants(TorchFunctionMode):
+    """Numbers of Python that become a tensor on the device, which on the meta device no operation shows, are errors."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = function(*args, **(kwargs or {}))
+        if function in (torch.tensor, torch.as_tensor):
+            assert not made.is_meta, "numbers are copied to the device"
+        return made
+
+
 def pictures(size: int) -> TensorSource:
     levels = torch.randint(0, 4, (16, 3, size, size), generator=torch.Generator().manual_seed(5))
     return TensorSource((levels * 80).to(torch.uint8), torch.arange(16) % 3)
@@ -108,7 +119,7 @@ def step(training: Training, batches: Iterator[Batch], size: int) -> None:
 def test_a_step_waits_for_nothing(case: str):
     training, batches = make_training(CASES[case]())
     step(training, batches, 1)  # look-up tables are copied to the device once
-    with Watched():
+    with Watched(), Constants():
         step(training, batches, 1)
         step(training, batches, 2)
     assert len(training._guard._unread) == 3
@@ -137,5 +148,5 @@ def test_a_step_that_waits_is_noticed(wait: Callable[[Tensor], Any]):
         return loss
 
     training.loss_of = waiting
-    with Watched(), pytest.raises((AssertionError, NotImplementedError, RuntimeError)):
+    with Watched(), Constants(), pytest.raises((AssertionError, NotImplementedError, RuntimeError)):
         step(training, batches, 1)
