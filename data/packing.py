@@ -39,8 +39,6 @@ from .pack_plan import PackPlan, plan_pack
 from .pack_units import PARTS, Done, FileUnit, Job, count, digests, done_before, pack
 from .packs import MappedShards
 from .reading import check_max_broken, stop_if_too_broken
-from .selections import all_ids
-from .streams import StreamedSource
 from .tensors import content_fingerprints
 from .workers import FEWEST_FILES, in_processes, usable_cores
 
@@ -50,7 +48,6 @@ _MOST_HASHED = 4 * 2**30
 _FEWEST = 1000  # pictures; fewer are decoded before another process has started
 _EXPANDED = ".expanded.tar"
 _SPARE = 1.01
-_CHUNK = 4096
 
 Progress = Callable[[str, int, int], object]
 
@@ -346,9 +343,7 @@ def _labels(work: _Work, done: Sequence[Done]) -> list[int] | None:
 def _fingerprints(work: _Work, index: SplitIndex, labels: list[int] | None) -> tuple[str, str]:
     numbers = None if labels is None else torch.tensor(labels)
     if index.pictures * 3 * work.image_size**2 <= _MOST_HASHED:
-        reader = MappedShards(work.folder, [index], work.image_size)
-        source = StreamedSource(reader, None, None, name="", split="", fingerprints=("", ""))
-        parts = (source.gather(ids) for ids in all_ids(len(source)).split(_CHUNK))
-        return content_fingerprints(parts, len(source), numbers)
+        files = MappedShards(work.folder, [index], work.image_size).files()
+        return content_fingerprints(files, index.pictures, numbers)
     pixels = [work.image_size, *(shard.sha256 for shard in index.shards)]
     return json_sha256([*pixels, index.labels_sha256])[:16], json_sha256(pixels)[:16]

@@ -11,7 +11,7 @@ import mmap
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -99,6 +99,10 @@ class MappedShards:
         pictures = out.numpy()
         for place, (number, row) in zip(places.tolist(), found, strict=True):
             pictures[place] = self._shards[number][row]
+
+    def files(self) -> Iterator[UInt8[Tensor, "_ 3 s s"]]:
+        """The pictures of each file, in order, as they are mapped."""
+        return (_as_tensor(memory, torch.uint8).view(-1, 3, self.image_size, self.image_size) for memory in self._maps)
 
     def _want(self, found: Sequence[tuple[int, int]]) -> None:
         """Asks the system to fetch these pictures, by shard and row in it, all of a batch at once.
