@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
 _MIB = 2**20
 # DistributedDataParallel sends gradients in buckets, the first of which is small, so that sending begins early.
 _FIRST_BUCKET, _BUCKET = _MIB, 25 * _MIB
@@ -70,3 +74,10 @@ def step_seconds(
 def state_bytes(parameters: int, processes: int) -> int:
     """Memory of weights, gradients and moments in each process, without feature maps and images."""
     return parameters * (_STATE_BYTES + (_SENT_BYTES if processes > 1 else 0))
+
+
+def operations(network: nn.Module, inputs: torch.Tensor) -> int:
+    """Additions and multiplications of convolutions and matrix products for one picture of a batch, forward and backward."""
+    with FlopCounterMode(display=False) as counter:
+        network(inputs).sum().backward()
+    return counter.get_total_flops() // len(inputs)

@@ -29,10 +29,9 @@ from statistics import median
 import torch
 import torch.distributed as dist
 import tyro
-from cost import Network, sent_bytes, state_bytes, step_seconds
+from cost import Network, operations, sent_bytes, state_bytes, step_seconds
 from machine import describe
 from timm.optim import param_groups_weight_decay
-from torch.utils.flop_counter import FlopCounterMode
 
 from pretint.backbones import Preprocess, create_backbone
 from pretint.colour import Palette, build_palette
@@ -191,14 +190,6 @@ def make_network(width: int, palette: Palette, image_size: int) -> tuple[Pretext
 
 def parameters_of(model: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
-
-
-def operations(options: Options, palette: Palette, size: int) -> int:
-    """Additions and multiplications of convolutions and matrix products for one picture, forward and backward."""
-    model, _ = make_network(options.width, palette, size)
-    with FlopCounterMode(display=False) as counter:
-        model(torch.zeros(2, 1, size, size)).sum().backward()
-    return counter.get_total_flops() // 2
 
 
 def serve(options: Options, place: Place, port: int, images: torch.Tensor, palette: Palette, requests: Connection):
@@ -364,8 +355,12 @@ def main(options: Options) -> None:
     parameters = parameters_of(make_network(options.width, palette, options.image_size)[0])
     found = measure(options, images, palette)
     print(describe(), "\n")
-    compare(options, found, parameters, operations(options, palette, options.image_size))
-    predict(options, found, parameters, operations(options, palette, options.gpu_image_size))
+    counts = []
+    for size in (options.image_size, options.gpu_image_size):
+        network, _ = make_network(options.width, palette, size)
+        counts.append(operations(network, torch.zeros(2, 1, size, size)))
+    compare(options, found, parameters, counts[0])
+    predict(options, found, parameters, counts[1])
 
 
 if __name__ == "__main__":

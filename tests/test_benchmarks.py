@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -55,6 +56,12 @@ def test_a_network_is_known_from_the_seconds_of_its_sums(cost: ModuleType, proce
     small, large = network.all_reduce(0, processes), network.all_reduce(size, processes)
     found = cost.Network.of(small, large, size, processes)
     assert (found.bandwidth, found.latency) == pytest.approx((1.25e9, 5e-5))
+
+
+def test_operations_of_a_convolution_are_those_of_its_products(cost: ModuleType):
+    """Forward, and backward for the weights; nobody wants the gradient of a picture."""
+    network = torch.nn.Conv2d(3, 8, 3, padding=1, bias=False)
+    assert cost.operations(network, torch.zeros(4, 3, 16, 16)) == 2 * (2 * 3 * 8 * 9 * 16 * 16)
 
 
 def test_a_process_apart_that_dies_is_told_of_and_not_waited_for():
