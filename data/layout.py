@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from ..runtime.errors import DataError
 from .images import SUFFIXES
@@ -40,8 +41,8 @@ class Part:
 
 def is_picture_name(name: str) -> bool:
     """Whether a file is meant as a picture: by its suffix; hidden files (.DS_Store, ._x.jpg) never are."""
-    path = PurePosixPath(name)
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    last = name.rstrip("/").rpartition("/")[2]
+    return posixpath.splitext(last)[1].lower() in SUFFIXES and not last.startswith(".")
 
 
 def check_not_empty(listing: Listing) -> None:

@@ -100,7 +100,8 @@ def list_shard(path: Path, unlabelled: bool = False) -> ShardListing:
 
 
 def _visible(folder: Path) -> list[Path]:
-    return sorted(item for item in folder.iterdir() if not item.name.startswith("."))
+    # by name: to compare whole paths takes minutes for a million
+    return sorted((item for item in folder.iterdir() if not item.name.startswith(".")), key=lambda item: item.name)
 
 
 def _only_shards(items: list[Path]) -> list[Path]:
