@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 TensorsT = TypeVar("TensorsT", bound=Iterable[Tensor | None])
-Arrival = (
-    torch.Event | torch.cuda.Event | None
-)  # where in its stream a copy is complete; None where nothing is waited for
+# where in its stream a copy is complete; None where nothing is waited for
+Arrival = torch.Event | torch.cuda.Event | None
 
 
 class Copies:

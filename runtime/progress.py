@@ -14,25 +14,27 @@ _PLAIN_LINE_SECONDS = 30.0
 
 
 class WorkProgress:
-    """Shows work whose steps are counted; a context manager, called with what is being done, how many steps are, and of how many.
+    """Shows work whose steps are counted; a context manager.
 
     Args:
-        verb: what lines are headed with.
+        title: what the bar is called, and what stands before lines of :meth:`show`.
+        total: steps in all; None if that is not known yet.
+        quiet: show nothing.
     """
 
-    def __init__(self, verb: str):
-        self._verb = verb
-        self._console = Console(stderr=True, quiet=not is_main())
+    def __init__(self, title: str, total: int | None = None, quiet: bool = False):
+        self._title, self._total = title, total
+        self._console = Console(stderr=True, quiet=quiet or not is_main())
         self._bar: Progress | None = None
         self._last_line = time.monotonic()
 
     def __enter__(self) -> WorkProgress:
         if self._console.is_terminal and not self._console.quiet:
             self._bar = Progress(
-                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"),
-                TimeRemainingColumn(), console=self._console,
+                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"),
+                TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=self._console,
             )  # fmt: skip
-            self._task = self._bar.add_task(self._verb, total=None)
+            self._task = self._bar.add_task(self._title, total=self._total, note="")
             self._bar.start()
         return self
 
@@ -43,10 +45,25 @@ class WorkProgress:
             self._bar.stop()
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        """Shows that `done` of `total` are done; a total of 0 is one that is not known."""
+        """Shows that `done` of `total` are done of what is being done; a total of 0 is one that is not known."""
+        line = f"{what} {done:,} of {total:,}" if total else what
+        self.show(done, line, what=what, total=total or None)
+
+    def show(self, done: int, line: str, *, note: str = "", what: str | None = None, total: int | None = None) -> None:
+        """Moves the bar to `done`, with `note` beside it, or says `line`, if none was said for a while.
+
+        Args:
+            done: steps.
+            line: for where there is no bar; the title comes before it.
+            note: words behind the bar's numbers.
+            what, total: what the bar is called, and steps in all, from now on; None: as before.
+        """
         if self._bar is not None:
-            self._bar.update(self._task, description=what, completed=done, total=total or None)
+            self._bar.update(self._task, completed=done, note=note, description=what, total=total)
         elif time.monotonic() - self._last_line > _PLAIN_LINE_SECONDS:
-            self._last_line = time.monotonic()
-            line = f"{self._verb}: {what}" + (f" {done:,} of {total:,}" if total else "")
-            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+            self.say(f"{self._title}: {line}")
+
+    def say(self, line: str) -> None:
+        """Prints one line beside the bar."""
+        self._last_line = time.monotonic()
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)

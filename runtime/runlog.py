@@ -6,7 +6,6 @@ import csv
 import io
 import shutil
 import sys
-import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
@@ -14,15 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
 from .files import read_json, write_atomically, write_json
 from .processes import is_main
+from .progress import WorkProgress
 from .runfolder import RunFolder
 
-_PLAIN_LINE_SECONDS = 30.0
 _MOST_RECORDS = 1000
 
 
@@ -47,47 +44,34 @@ class RunLog:
         self._folder = folder
         self._writer = None if folder is None else SummaryWriter(str(folder.tensorboard), purge_step=keep_epochs + 1)
         self._title, self._total = title, total_steps
-        self._console = Console(stderr=True, quiet=quiet)
-        self._bar: Progress | None = None
-        self._last_line = time.monotonic()
+        self._progress = WorkProgress(title, total_steps, quiet)
 
     def __enter__(self) -> RunLog:
-        if self._console.is_terminal and not self._console.quiet:
-            self._bar = Progress(
-                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"),
-                TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=self._console,
-            )  # fmt: skip
-            self._task = self._bar.add_task(self._title, total=self._total, note="")
-            self._bar.start()
+        self._progress.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        self._progress.__exit__(kind, error, trace)
         if self._writer is not None:
             self._writer.close()
 
     def step(self, step: int, loss: float, images_per_second: float, seconds_left: float) -> None:
         """Shows where the run is; called a few times a second at most."""
         state = f"loss {loss:.4f} · {images_per_second:,.0f} images/s"
-        if self._bar is not None:
-            self._bar.update(self._task, completed=step, note=state)
-        elif time.monotonic() - self._last_line > _PLAIN_LINE_SECONDS:
-            self._last_line = time.monotonic()
-            self.say(f"{self._title}: step {step}/{self._total} · {state} · {seconds_left / 60:.1f} min left")
+        line = f"step {step}/{self._total} · {state} · {seconds_left / 60:.1f} min left"
+        self._progress.show(step, line, note=state)
 
     def say(self, line: str) -> None:
         """Prints one line beside the bar, to standard error."""
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._progress.say(line)
 
     def epoch(self, row: dict[str, float | int]) -> None:
         """Records an epoch's row (`epoch` counts from 1) in `metrics.csv` and TensorBoard and prints it."""
         self._rows.append(row)
         words = [f"{name.replace('_', ' ')} {_short(value)}" for name, value in row.items() if name != "epoch"]
         self.say(f"{self._title}: epoch {row['epoch']:.0f} · " + " · ".join(words))
-        self._last_line = time.monotonic()
         if self._folder is None or self._writer is None:
             return
         write_atomically(self._folder.metrics, _as_csv(self._rows))

@@ -16,6 +16,8 @@ from PIL import Image
 from pretint.data import available_splits, folders, open_source
 from pretint.runtime.errors import ArgumentError, DataError
 
+from .conftest import write_tar
+
 
 def _png(number: int) -> bytes:
     """A picture that tells its number by its colour."""
@@ -35,15 +37,6 @@ def _numbers(source) -> list[int]:
     return source.images[:, 0, 0, 0].tolist()
 
 
-def _tar(path: Path, members: dict[str, bytes], suffix_mode: str = "w") -> Path:
-    with tarfile.open(path, suffix_mode) as tar:
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    return path
-
-
 SPLIT = ["train/cat/b.png", "train/cat/a.png", "train/dog/c.png", "test/dog/d.png", "test/emu/e.png"]
 
 
@@ -53,8 +46,7 @@ def split_data(request, tmp_path) -> Path:
     if request.param == "folder":
         return _fill(tmp_path / "data", SPLIT)
     prefix, suffix = ("./animals/", ".tar") if request.param.startswith("packed") else ("", request.param)
-    mode = "w:" + (suffix[5:] if suffix != ".tar" else "")
-    return _tar(tmp_path / f"data{suffix}", {prefix + name: _png(k) for k, name in enumerate(SPLIT)}, mode)
+    return write_tar(tmp_path / f"data{suffix}", {prefix + name: _png(k) for k, name in enumerate(SPLIT)})
 
 
 def test_splits_classes_and_order_are_recognised(split_data):
@@ -135,7 +127,11 @@ def test_a_split_that_is_not_there_is_named(tmp_path):
 
 def test_an_empty_folder_and_an_empty_archive_say_what_is_needed(tmp_path):
     (tmp_path / "empty").mkdir()
-    for spec in (tmp_path / "empty", _tar(tmp_path / "empty.tar", {}), _tar(tmp_path / "t.tar", {"a.txt": b"x"})):
+    for spec in (
+        tmp_path / "empty",
+        write_tar(tmp_path / "empty.tar", {}),
+        write_tar(tmp_path / "t.tar", {"a.txt": b"x"}),
+    ):
         with pytest.raises(DataError, match="holds no picture"):
             open_source(spec)
 
@@ -257,7 +253,7 @@ def test_hostile_members_are_listed_and_nothing_is_written(tmp_path):
 
 def test_a_member_over_the_size_limit_is_refused_unread(tmp_path):
     # 70 MB of zeros, 10 KB packed.
-    archive = _tar(tmp_path / "bomb.tar.xz", {"cat/bomb.png": bytes(70 * 2**20), "cat/good.png": _png(1)}, "w:xz")
+    archive = write_tar(tmp_path / "bomb.tar.xz", {"cat/bomb.png": bytes(70 * 2**20), "cat/good.png": _png(1)})
     assert archive.stat().st_size < 50_000
     source = open_source(archive, image_size=8, max_broken=0.5)
     assert "over the limit" in source.broken[0]
@@ -270,7 +266,7 @@ def _members(n: int = 40) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("suffix", [".tar", ".tar.gz", ".tar.xz", ".tar.bz2"])
 def test_a_truncated_archive_is_named(tmp_path, suffix):
-    path = _tar(tmp_path / f"x{suffix}", _members(), "w:" + (suffix[5:] if suffix != ".tar" else ""))
+    path = write_tar(tmp_path / f"x{suffix}", _members())
     content = path.read_bytes()
     for share in (0.3, 0.6, 0.9):
         cut = tmp_path / f"cut{share}{suffix}"
@@ -281,7 +277,7 @@ def test_a_truncated_archive_is_named(tmp_path, suffix):
 
 @pytest.mark.parametrize("suffix", [".tar.gz", ".tar.xz", ".tar.bz2"])
 def test_any_flipped_byte_in_a_compressed_archive_is_noticed(tmp_path, suffix):
-    path = _tar(tmp_path / f"x{suffix}", _members(), "w:" + suffix[5:])
+    path = write_tar(tmp_path / f"x{suffix}", _members())
     content = path.read_bytes()
     clean, unnoticed = open_source(path, image_size=8).fingerprint, 0
     first = 40 if suffix == ".tar.gz" else 0  # gzip does not check the file name and time in its own header
@@ -298,7 +294,7 @@ def test_any_flipped_byte_in_a_compressed_archive_is_noticed(tmp_path, suffix):
 
 
 def test_a_flipped_byte_in_a_plain_tar_header_is_not_taken_for_the_end(tmp_path):
-    path = _tar(tmp_path / "x.tar", _members())
+    path = write_tar(tmp_path / "x.tar", _members())
     content = bytearray(path.read_bytes())
     content[1024 * 20 + 3] ^= 0x10  # each member takes a header block and a data block
     path.write_bytes(content)
@@ -335,7 +331,7 @@ def test_random_bytes_under_an_archive_name_are_one_sentence(tmp_path):
 
 
 def test_a_bomb_or_a_cut_archive_is_refused_when_it_is_decompressed_whole(tmp_path, monkeypatch):
-    path = _tar(tmp_path / "x.tar.gz", {"cat/zeros.bin": bytes(2**22), "cat/a.png": _png(1)}, "w:gz")
+    path = write_tar(tmp_path / "x.tar.gz", {"cat/zeros.bin": bytes(2**22), "cat/a.png": _png(1)})
     assert sum(map(len, folders.read_whole(path))) > 2**22
     monkeypatch.setattr(folders, "_BOMB_BYTES", 2**16)
     monkeypatch.setattr(folders, "_MAX_TRAILING_BYTES", 2**16)
@@ -347,9 +343,9 @@ def test_a_bomb_or_a_cut_archive_is_refused_when_it_is_decompressed_whole(tmp_pa
 
 
 def test_a_changed_archive_is_listed_anew(tmp_path):
-    path = _tar(tmp_path / "x.tar", _members(3))
+    path = write_tar(tmp_path / "x.tar", _members(3))
     assert len(open_source(path, image_size=8)) == 3
-    _tar(path, _members(5))
+    write_tar(path, _members(5))
     assert len(open_source(path, image_size=8)) == 5
 
 

@@ -1,19 +1,14 @@
 """A pack gives the pictures that it was made of, or says which file is wrong."""
 
-import io
 import json
+import mmap
 import os
-import shutil
-import signal
 import sys
-import tarfile
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import pretint.data.pack_units
 import pretint.data.packing
@@ -29,71 +24,20 @@ from pretint.data import (
     register_source,
 )
 from pretint.data import sources as sources_module
-from pretint.data.workers import in_processes
 from pretint.runtime import files
-from pretint.runtime.errors import ArgumentError, DataError, UnknownNameError
+from pretint.runtime.errors import ArgumentError, DataError
 from pretint.runtime.sealed import json_sha256, read_sealed, write_sealed
 
-
-def _png(number: int, size: tuple[int, int] = (11, 8)) -> bytes:
-    picture = np.random.default_rng(number).integers(0, 256, (size[1], size[0], 3), np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def _members(per_class: int = 7) -> dict[str, bytes]:
-    """Pictures of two classes in two splits; not in the order of their names."""
-    names = [
-        f"{split}/{kind}/{k}.png" for split in ("train", "test") for kind in ("dog", "cat") for k in range(per_class)
-    ]
-    return {name: _png(number) for number, name in enumerate(names)}
-
-
-def _fill(root: Path, members: dict[str, bytes]) -> Path:
-    for name, content in members.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(content)
-    return root
-
-
-def _tar(path: Path, members: dict[str, bytes]) -> Path:
-    mode = "w" if path.suffix == ".tar" else f"w:{path.suffix[1:]}"
-    with tarfile.open(path, mode) as tar:
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    return path
-
-
-def _npz(path: Path) -> Path:
-    random = np.random.default_rng(0)
-    arrays = {f"{p}images": random.integers(0, 256, (20, 9, 8, 3), np.uint8) for p in ("", "test_")}
-    np.savez(path, **arrays, labels=np.arange(20) % 3, test_labels=np.arange(20) % 2)
-    return path
-
-
-SMALL = {"image_size": 8, "workers": 1, "shard_bytes": 5 * 192}  # five pictures a file
+from .conftest import SMALL, assert_same, fill_folder, members_of_two_classes, png, write_npz, write_tar
 
 
 @pytest.fixture(params=["folder", "data.tar", "data.tar.xz", "data.npz"])
 def data(request, tmp_path) -> Path:
     path = tmp_path / request.param
     if path.suffix == ".npz":
-        return _npz(path)
-    return _fill(path, _members()) if path.suffix == "" else _tar(path, _members())
-
-
-def _same(left, right) -> None:
-    ids = torch.randperm(len(left), generator=torch.Generator().manual_seed(0))
-    assert torch.equal(left.gather(ids), right.gather(ids))
-    assert torch.equal(left.labels, right.labels)
-    assert (left.class_names, left.name, left.split, left.broken) == (
-        right.class_names,
-        right.name,
-        right.split,
-        right.broken,
+        return write_npz(path)
+    return (
+        fill_folder(path, members_of_two_classes()) if path.suffix == "" else write_tar(path, members_of_two_classes())
     )
 
 
@@ -102,7 +46,7 @@ def test_a_pack_has_the_pictures_labels_splits_and_fingerprints_of_its_data(data
     assert available_splits(tmp_path / "pack") == available_splits(data) == ("train", "test")
     for split in ("train", "test", "all"):
         plain, packed = (open_source(path, split, image_size=8) for path in (data, tmp_path / "pack"))
-        _same(plain, packed)
+        assert_same(plain, packed)
         assert torch.equal(packed.labels_of(torch.tensor([3, 1])), plain.labels[[3, 1]])
         if split != "all":
             assert packed.fingerprint == plain.fingerprint
@@ -114,7 +58,7 @@ def test_a_pack_has_the_pictures_labels_splits_and_fingerprints_of_its_data(data
 
 
 def test_unlabelled_pictures_are_packed_as_they_are(tmp_path):
-    root = _fill(tmp_path / "d", {"a/1.png": _png(1), "2.png": _png(2)})
+    root = fill_folder(tmp_path / "d", {"a/1.png": png(1), "2.png": png(2)})
     make_pack(root, tmp_path / "pack", unlabelled=True, **SMALL)
     source = open_source(tmp_path / "pack", image_size=8)
     assert source.labels is None
@@ -126,11 +70,11 @@ def test_a_registered_data_set_is_packed(tmp_path, monkeypatch):
     images = torch.randint(0, 256, (30, 3, 8, 8), dtype=torch.uint8)
     register_source("mine", lambda split, **_: TensorSource(images, torch.arange(30), name="mine"), splits=("train",))
     make_pack("mine", tmp_path / "pack", **SMALL)
-    _same(open_source("mine", image_size=8), open_source(tmp_path / "pack", image_size=8))
+    assert_same(open_source("mine", image_size=8), open_source(tmp_path / "pack", image_size=8))
 
 
 def test_training_on_a_pack_sees_the_batches_of_training_in_memory(tmp_path):
-    data = _npz(tmp_path / "data.npz")
+    data = write_npz(tmp_path / "data.npz")
     make_pack(data, tmp_path / "pack", **SMALL)
     plain, packed = (open_source(path, image_size=8) for path in (data, tmp_path / "pack"))
     for start in (0, 2):
@@ -142,7 +86,7 @@ def test_training_on_a_pack_sees_the_batches_of_training_in_memory(tmp_path):
 
 
 def test_views_of_a_pack_are_views_of_its_data(tmp_path):
-    data = _npz(tmp_path / "data.npz")
+    data = write_npz(tmp_path / "data.npz")
     make_pack(data, tmp_path / "pack", **SMALL)
     plain, packed = (open_source(path, image_size=8) for path in (data, tmp_path / "pack"))
     first, second = torch.tensor([7, 3, 19, 0]), torch.tensor([2, 0])
@@ -160,294 +104,21 @@ def test_views_of_a_pack_are_views_of_its_data(tmp_path):
 
 
 def test_a_pack_larger_than_memory_is_read_the_same_way(tmp_path, monkeypatch):
-    data = _npz(tmp_path / "data.npz")
+    data = write_npz(tmp_path / "data.npz")
     make_pack(data, tmp_path / "pack", **SMALL)
     monkeypatch.setattr(pretint.data.packs, "_physical_memory", lambda: 100)
     wanted = []
     monkeypatch.setattr(pretint.data.packs.MappedShards, "_want", lambda self, found: wanted.extend(found))
-    _same(open_source(data, image_size=8), open_source(tmp_path / "pack", image_size=8))
+    assert_same(open_source(data, image_size=8), open_source(tmp_path / "pack", image_size=8))
     assert len(wanted) == len(set(wanted)) == 20
     monkeypatch.undo()
     monkeypatch.setattr(pretint.data.packs, "_physical_memory", lambda: 100)
-    _same(open_source(data, image_size=8), open_source(tmp_path / "pack", image_size=8))
-
-
-def test_processes_pack_what_one_packs(tmp_path):
-    data = _fill(tmp_path / "d", _members())
-    make_pack(data, tmp_path / "one", **SMALL)
-    make_pack(data, tmp_path / "two", **{**SMALL, "workers": 2})
-    assert read_index(tmp_path / "one") == read_index(tmp_path / "two")
-    assert damaged_files(tmp_path / "two", read_index(tmp_path / "two")) == []
-
-
-class _Decoding:
-    """Counts decoded pictures, and ends the run, as a signal would, before one of them."""
-
-    def __init__(self, monkeypatch, stop_before: int | None):
-        self.count, self._stop_before = 0, stop_before
-        self._decode = pretint.data.pack_units.decode_quietly
-        monkeypatch.setattr(pretint.data.pack_units, "decode_quietly", self)
-
-    def __call__(self, content, size, **options):
-        if self.count == self._stop_before:
-            raise KeyboardInterrupt
-        self.count += 1
-        return self._decode(content, size, **options)
-
-
-@pytest.mark.parametrize("name", ["folder", "data.tar.gz"])
-def test_a_stopped_run_goes_on_without_decoding_again(tmp_path, monkeypatch, name):
-    path = tmp_path / name
-    data = _fill(path, _members()) if path.suffix == "" else _tar(path, _members())
-    make_pack(data, tmp_path / "whole", **SMALL)
-    with monkeypatch.context() as patched:
-        decoding = _Decoding(patched, stop_before=12)  # in the third file of five
-        with pytest.raises(KeyboardInterrupt):
-            make_pack(data, tmp_path / "pack", **SMALL)
-        assert decoding.count == 12
-    assert not list((tmp_path / "pack").rglob("*.tmp"))
-    with pytest.raises(DataError, match="not packed to its end"):
-        open_source(tmp_path / "pack", image_size=8)
-    (tmp_path / "pack" / ".train-00002.u8.0123abcd.tmp").write_bytes(b"of a run that was killed outright")
-    with monkeypatch.context() as patched:
-        decoding = _Decoding(patched, stop_before=None)
-        make_pack(data, tmp_path / "pack", **SMALL)
-        assert decoding.count == 28 - 10  # two files of five were done
-    assert read_index(tmp_path / "pack") == read_index(tmp_path / "whole")
-    assert sorted(p.name for p in (tmp_path / "pack").iterdir()) == sorted(
-        p.name for p in (tmp_path / "whole").iterdir()
-    )
-    with monkeypatch.context() as patched:
-        decoding = _Decoding(patched, stop_before=0)
-        make_pack(data, tmp_path / "pack", **SMALL)  # complete: nothing is done
-
-
-def test_a_run_with_other_settings_or_changed_data_is_not_gone_on_with(tmp_path, monkeypatch):
-    data = _fill(tmp_path / "d", _members())
-    with monkeypatch.context() as patched:
-        _Decoding(patched, stop_before=12)
-        with pytest.raises(KeyboardInterrupt):
-            make_pack(data, tmp_path / "pack", **SMALL)
-    with pytest.raises(DataError, match="begun with other data or settings"):
-        make_pack(data, tmp_path / "pack", **{**SMALL, "image_size": 16})
-    make_pack(data, tmp_path / "pack", **SMALL)
-    (data / "train/cat/0.png").write_bytes(_png(999))
-    with pytest.raises(DataError, match="pack of other data"):
-        make_pack(data, tmp_path / "pack", **SMALL)
-
-
-def test_a_record_of_a_stopped_run_that_is_damaged_is_done_again(tmp_path, monkeypatch):
-    data = _fill(tmp_path / "d", _members())
-    make_pack(data, tmp_path / "whole", **SMALL)
-    with monkeypatch.context() as patched:
-        _Decoding(patched, stop_before=12)
-        with pytest.raises(KeyboardInterrupt):
-            make_pack(data, tmp_path / "pack", **SMALL)
-    record = tmp_path / "pack" / "parts" / "train-00000.json"
-    whole = record.read_text()
-    changes = (
-        whole.replace('"pictures": 5', '"pictures": 4'),
-        "[]",
-        "{",
-        whole.replace("train-00000.u8", "../train-00000.u8"),
-    )
-    unit = pretint.data.pack_units.FileUnit((), None, None)
-    job = pretint.data.pack_units.Job(unit, "train", "train-00000", tmp_path / "pack", 8)
-    assert pretint.data.pack_units.done_before(job) is not None
-    for text in changes:
-        record.write_text(text)
-        assert pretint.data.pack_units.done_before(job) is None
-    for change in (
-        {"pictures": None},
-        {"labels": 7},
-        {"labels": [0, "x"]},
-        {"broken": None},
-        {"file": "x"},
-        {"more": 1},
-    ):
-        write_sealed(record, {**json.loads(whole), **change})  # with a sum that is right
-        assert pretint.data.pack_units.done_before(job) is None
-    make_pack(data, tmp_path / "pack", **SMALL)
-    assert read_index(tmp_path / "pack") == read_index(tmp_path / "whole")
-
-
-def _gif(number: int) -> bytes:
-    buffer = io.BytesIO()
-    Image.open(io.BytesIO(_png(number))).quantize(64).save(buffer, "GIF")
-    return buffer.getvalue()
-
-
-@pytest.mark.parametrize("name", ["folder", "data.tar", "data.tar.xz"])
-def test_gif_and_tiff_are_packed_when_asked_for_and_else_broken(tmp_path, name):
-    members = {**_members(), "train/cat/a.gif": _gif(1), "test/dog/b.png": _gif(2)}
-    data = _fill(tmp_path / name, members) if name == "folder" else _tar(tmp_path / name, members)
-    make_pack(data, tmp_path / "plain", max_broken=0.1, **SMALL)
-    make_pack(data, tmp_path / "more", extra_formats=("gif",), **SMALL)
-    for split in ("train", "test"):
-        plain, more = (
-            open_source(data, split, image_size=8, max_broken=0.1, extra_formats=formats) for formats in ((), ("gif",))
-        )
-        _same(plain, open_source(tmp_path / "plain", split, image_size=8, max_broken=0.1))
-        _same(more, open_source(tmp_path / "more", split, image_size=8))
-        assert (len(plain.broken), len(more) - len(plain)) == (1, 1)
-        assert "--extra-formats gif" in plain.broken[0]
-
-
-def test_a_pack_made_with_other_formats_is_not_gone_on_with(tmp_path):
-    data = _fill(tmp_path / "d", _members())
-    first = make_pack(data, tmp_path / "pack", extra_formats=("tiff", "gif"), **SMALL)
-    assert make_pack(data, tmp_path / "pack", extra_formats=("gif", "tiff", "gif"), **SMALL) == first
-    for formats in ((), ("gif",)):
-        with pytest.raises(DataError, match="made with other settings"):
-            make_pack(data, tmp_path / "pack", extra_formats=formats, **SMALL)
-    with pytest.raises(UnknownNameError, match="extra_formats"):
-        make_pack(data, tmp_path / "other", extra_formats=("psd",), **SMALL)
-
-
-def test_processes_pack_other_formats_too(tmp_path):
-    data = _fill(tmp_path / "d", {f"{k}.gif": _gif(k) for k in range(12)})
-    make_pack(data, tmp_path / "pack", extra_formats=("gif",), **{**SMALL, "workers": 2})
-    packed, plain = (
-        open_source(tmp_path / "pack", image_size=8),
-        open_source(data, image_size=8, extra_formats=("gif",)),
-    )
-    assert torch.equal(packed.gather(torch.arange(12)), plain.images)
-
-
-def test_an_archive_of_nothing_but_refused_members_is_one_sentence(tmp_path):
-    data = _tar(tmp_path / "d.tar.gz", {"../a.png": _png(1)})
-    for share, words in ((0.5, "are broken"), (1.0, "can be read")):
-        with pytest.raises(DataError, match=words):
-            make_pack(data, tmp_path / "pack", max_broken=share, **SMALL)
-    assert not (tmp_path / "pack").exists()
-
-
-def test_what_a_kill_at_the_very_end_leaves_is_removed_by_the_next_run(tmp_path):
-    data = _fill(tmp_path / "d", _members())
-    index = make_pack(data, tmp_path / "pack", **SMALL)
-    whole = sorted(path.name for path in (tmp_path / "pack").iterdir())
-    (tmp_path / "pack" / "parts").mkdir()
-    for name in ("parts/train-00000.json", "packing.json", ".expanded.tar"):
-        (tmp_path / "pack" / name).write_text("{}")
-    assert make_pack(data, tmp_path / "pack", **SMALL) == index
-    assert sorted(path.name for path in (tmp_path / "pack").iterdir()) == whole
-
-
-@pytest.mark.parametrize("killed_before", ["os.replace", "pathlib.Path.mkdir"])
-def test_a_kill_at_the_very_beginning_is_gone_on_from(tmp_path, monkeypatch, killed_before):
-    """Between making the folder and writing the plan, and between the plan and the folder of records."""
-    data, pack = _fill(tmp_path / "d", _members()), tmp_path / "pack"
-
-    class KilledError(BaseException):
-        pass
-
-    def kill(*arguments, **_):
-        if killed_before == "os.replace" or arguments[0].name == "parts":
-            shutil.copytree(pack, tmp_path / "left")  # a kill cleans nothing up
-            raise KilledError
-        os.makedirs(arguments[0], exist_ok=True)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(killed_before, kill)
-        with pytest.raises(KilledError):
-            make_pack(data, pack, **SMALL)
-    assert any((tmp_path / "left").iterdir())
-    assert not pack.exists()
-    make_pack(data, tmp_path / "left", **SMALL)
-    assert make_pack(data, pack, **SMALL) == read_index(tmp_path / "left")
-
-
-def test_a_folder_with_other_files_is_left_alone(tmp_path):
-    data = _fill(tmp_path / "d", _members())
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.tex").touch()
-    for target, words in ((tmp_path / "mine", "other files"), (tmp_path / "mine" / "thesis.tex", "is a file")):
-        with pytest.raises(DataError, match=words):
-            make_pack(data, target, **SMALL)
-    assert [p.name for p in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
-
-
-def test_a_disk_without_room_is_found_before_anything_is_written(tmp_path, monkeypatch):
-    data = _fill(tmp_path / "d", _members())
-    usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(pretint.data.packing.shutil, "disk_usage", lambda path: usage._replace(free=28 * 192))
-    with pytest.raises(DataError, match=r"no room.* GB free"):
-        make_pack(data, tmp_path / "deep" / "pack", **SMALL)
-    assert not (tmp_path / "deep").exists()
-    monkeypatch.setattr(pretint.data.packing.shutil, "disk_usage", lambda path: usage._replace(free=28 * 220))
-    make_pack(data, tmp_path / "deep" / "pack", **SMALL)
-
-
-@pytest.mark.parametrize(("files", "left"), [(0, False), (2, True)])
-def test_a_disk_that_fills_up_leaves_no_half_file(tmp_path, monkeypatch, files, left):
-    data = _fill(tmp_path / "d", _members())
-    real, calls = pretint.data.pack_units.write_atomically, []
-
-    def full(path, write):
-        calls.append(path)
-        if len(calls) <= files:
-            real(path, write)
-            return
-
-        def half(temporary):
-            temporary.write_bytes(b"half")
-            raise OSError(28, "No space left on device", str(path))
-
-        real(path, half)
-
-    monkeypatch.setattr(pretint.data.pack_units, "write_atomically", full)
-    with pytest.raises(OSError, match="No space"):
-        make_pack(data, tmp_path / "pack", **SMALL)
-    assert (tmp_path / "pack").exists() == left
-    assert not list(tmp_path.rglob("*.tmp"))
-
-
-def test_broken_files_are_counted_and_named_and_too_many_stop_the_run(tmp_path):
-    members = {
-        **_members(),
-        "train/cat/bad.png": b"<html>",
-        "train/dog/empty.png": b"",
-        "test/cat/cut.png": _png(3)[:60],
-    }
-    data = _fill(tmp_path / "d", members)
-    with pytest.raises(DataError, match=r"are broken, over 1 %.*(bad|empty)\.png"):
-        make_pack(data, tmp_path / "pack", **SMALL)
-    make_pack(data, tmp_path / "pack", max_broken=0.2, **SMALL)
-    for split in ("train", "test"):
-        plain, packed = (open_source(p, split, image_size=8, max_broken=0.2) for p in (data, tmp_path / "pack"))
-        _same(plain, packed)
-    with pytest.raises(DataError, match="broken"):
-        open_source(tmp_path / "pack", image_size=8)
-
-
-def test_of_equal_files_one_stays_and_the_test_split_goes_first(tmp_path):
-    members = _members(3)
-    members["train/dog/copy.png"] = members["train/cat/1.png"]
-    members["train/dog/leak.png"] = members["test/dog/2.png"]
-    members["test/cat/broken1.png"] = members["test/cat/broken2.png"] = b""
-    data = _fill(tmp_path / "d", members)
-    index = make_pack(data, tmp_path / "pack", deduplicate=True, max_broken=0.5, **SMALL)
-    assert {split: (part.pictures, part.duplicates) for split, part in index.splits.items()} == {
-        "train": (6, 2),
-        "test": (6, 0),
-    }
-    assert len(index.splits["test"].broken) == 2  # two unreadable files are not each other's copies
-    train = open_source(tmp_path / "pack", image_size=8, max_broken=0.5)
-    clean = open_source(_fill(tmp_path / "clean", _members(3)), image_size=8)
-    assert torch.equal(train.gather(torch.arange(6)), clean.images)
-    assert torch.equal(train.labels, clean.labels)
-
-
-def test_when_only_copies_of_test_pictures_are_left_to_train_on_it_is_said(tmp_path):
-    members = {f"{split}/{k}.png": _png(k) for split in ("train", "test") for k in range(3)}
-    with pytest.raises(DataError, match=r"all 3 pictures of .*\(train\) are copies of test pictures"):
-        make_pack(_fill(tmp_path / "d", members), tmp_path / "pack", deduplicate=True, **SMALL)
-    assert not (tmp_path / "pack").exists()
+    assert_same(open_source(data, image_size=8), open_source(tmp_path / "pack", image_size=8))
 
 
 @pytest.fixture
 def pack(tmp_path) -> Path:
-    make_pack(_fill(tmp_path / "d", _members()), tmp_path / "pack", **SMALL)
+    make_pack(fill_folder(tmp_path / "d", members_of_two_classes()), tmp_path / "pack", **SMALL)
     return tmp_path / "pack"
 
 
@@ -632,12 +303,39 @@ def test_what_is_read_is_no_memory_of_the_process(tmp_path):
         pass  # buffers of a batch
     before = anonymous()
     assert sum(len(batch.ids) for batch in batches.epoch(1)) == 20_000
-    assert anonymous() - before < 6
+    assert anonymous() - before < 15  # buffers come and go by some megabytes
 
 
-def test_a_killed_worker_is_one_sentence():
-    with pytest.raises(DataError, match="a process was killed"):
-        list(in_processes(os._exit, [1], 2))
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere pages are touched one by one")
+def test_pages_are_touched_ahead_of_the_pictures_on_them(tmp_path, monkeypatch):
+    """Files are touched piece by piece, in order, to their ends, and pictures are right where the system refuses it."""
+    np.savez(tmp_path / "data.npz", images=np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3), np.uint8))
+    make_pack(tmp_path / "data.npz", tmp_path / "p", image_size=32, workers=1, shard_bytes=20 * 3072)
+    assert len(read_index(tmp_path / "p").splits["train"].shards) == 4
+    monkeypatch.setattr(pretint.data.packs, "_PIECE", 2 * mmap.PAGESIZE)
+    touched = []
+
+    class Map(mmap.mmap):
+        def madvise(self, option, start=0, length=None):
+            touched.append((option, len(self), start, length))
+            return super().madvise(option, start, length)
+
+    monkeypatch.setattr(pretint.data.packs.mmap, "mmap", Map)
+    for option in (pretint.data.packs._POPULATE_READ, 9999):
+        touched.clear()
+        monkeypatch.setattr(pretint.data.packs, "_POPULATE_READ", option)
+        source = open_source(tmp_path / "p", image_size=32)
+        assert not touched
+        expected = open_source(tmp_path / "data.npz", image_size=32).images
+        first = source.gather(torch.tensor([63, 0]))
+        assert torch.equal(first, expected[[63, 0]])
+        assert len(touched) == 4  # one, and four times as many bytes as the pictures have
+        assert torch.equal(source.gather(torch.arange(64)), expected)
+        assert touched == [
+            (option, length, start, min(2 * mmap.PAGESIZE, length - start))
+            for length in (20 * 3072, 20 * 3072, 20 * 3072, 4 * 3072)
+            for start in range(0, length, 2 * mmap.PAGESIZE)
+        ]
 
 
 OPENING = """
@@ -680,50 +378,3 @@ def test_the_memory_that_counts_is_that_of_a_container_where_it_is_less(tmp_path
     for text, expected in (("max\n", machine), (f"{2**24}\n", 2**24), (f"{2**62}\n", machine)):
         limit.write_text(text)
         assert pretint.data.packs._physical_memory() == expected
-
-
-PACKING = """
-from pathlib import Path
-from pretint.data import make_pack
-make_pack(Path(data), Path(pack), image_size=8, workers=2, shard_bytes=5 * 192)
-"""
-
-
-def _runs(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="asks /proc which processes there are")
-def test_workers_end_with_a_packer_that_is_killed_and_the_next_run_decodes_nothing_twice(tmp_path, child, monkeypatch):
-    (tmp_path / "d").mkdir()
-    (tmp_path / "d" / "00.png").write_bytes(_png(0, (1000, 1000)))  # which takes long enough to decode
-    for number in range(1, 60):
-        os.link(tmp_path / "d" / "00.png", tmp_path / "d" / f"{number:02}.png")
-    packer = child(PACKING, data=str(tmp_path / "d"), pack=str(tmp_path / "pack"))
-    end = time.monotonic() + 240
-    while len(list((tmp_path / "pack").glob("parts/*.json"))) < 2:
-        assert packer.is_alive()
-        assert time.monotonic() < end
-        time.sleep(0.01)
-    workers = [
-        int(number)
-        for task in Path(f"/proc/{packer.pid}/task").iterdir()
-        for number in (task / "children").read_text().split()
-    ]
-    assert len(workers) >= 2
-    os.kill(packer.pid, signal.SIGKILL)
-    packer.join(30)
-    end = time.monotonic() + 30
-    while any(map(_runs, workers)):
-        assert time.monotonic() < end
-        time.sleep(0.01)
-    done = len(list((tmp_path / "pack").glob("parts/*.json")))
-    assert 2 <= done < 12
-    decoding = _Decoding(monkeypatch, stop_before=None)
-    index = make_pack(tmp_path / "d", tmp_path / "pack", **SMALL)
-    assert decoding.count == 60 - 5 * done
-    assert index.splits["train"].pictures == 60
-    assert damaged_files(tmp_path / "pack", index) == []
