@@ -24,8 +24,8 @@ from machine import describe
 from torch.utils.flop_counter import FlopCounterMode
 
 from pretint.backbones import create_backbone, fold_batch_norm, load_backbone, save_backbone
-from pretint.recipes.timing import interleaved, share_of
 from pretint.runtime.device import Compute
+from pretint.runtime.rounds import interleaved, share_of
 
 SIZES = [f"pretint_{family}_{size}" for family in ("unet", "cnn", "resunet") for size in ("tiny", "small", "base")]
 OTHERS = ["timm/resnet18", "timm/convnext_atto", "timm/efficientnet_b0", "timm/regnety_002"]

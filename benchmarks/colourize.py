@@ -24,8 +24,8 @@ from PIL import Image
 
 from pretint.data import make_toy, register_source
 from pretint.recipes import ColourizeConfig, colourize, open_run, preset_config, pretrain
-from pretint.recipes.timing import interleaved
 from pretint.runtime.device import Compute
+from pretint.runtime.rounds import interleaved
 
 
 @dataclass(frozen=True)

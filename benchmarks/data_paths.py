@@ -38,8 +38,9 @@ from torchvision.datasets import ImageFolder
 from pretint.data import Batch, TensorSource, open_source
 from pretint.recipes import PretrainConfig
 from pretint.recipes.pretraining import loss_function
-from pretint.recipes.timing import Contender, example_palette, example_pictures, interleaved, share_of
+from pretint.recipes.timing import Contender, example_palette, example_pictures
 from pretint.runtime.device import Compute
+from pretint.runtime.rounds import interleaved, share_of
 
 
 @dataclass(frozen=True)

@@ -35,8 +35,9 @@ from pipeline import repeated
 from pretint.data import TensorSource, make_toy
 from pretint.recipes import PretrainConfig
 from pretint.recipes.opening import make_model
-from pretint.recipes.timing import Contender, example_palette, example_pictures, interleaved, share_of
+from pretint.recipes.timing import Contender, example_palette, example_pictures
 from pretint.runtime.device import Compute
+from pretint.runtime.rounds import interleaved, share_of
 
 _PRODUCTS = 10
 

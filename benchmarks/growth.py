@@ -30,8 +30,9 @@ from machine import anonymous_megabytes, describe
 from pretint.data import Batch, Batches, ImageSource, TensorSource, open_source
 from pretint.recipes import PretrainConfig
 from pretint.recipes.opening import make_model
-from pretint.recipes.timing import Contender, example_palette, example_pictures, interleaved, share_of
+from pretint.recipes.timing import Contender, example_palette, example_pictures
 from pretint.runtime.device import Compute
+from pretint.runtime.rounds import interleaved, share_of
 
 _EVERY = 0.05  # seconds between two looks at the memory
 

@@ -33,12 +33,12 @@ from PIL import Image
 from pretint.data import Batch, Batches, ImageSource, make_pack, open_source, register_source
 from pretint.data.images import decode_quietly
 from pretint.data.workers import in_processes, usable_cores
-from pretint.recipes.timing import interleaved, share_of
 from pretint.runtime.allocation import keep_freed_memory
+from pretint.runtime.rounds import interleaved, share_of
 
 _PATTERNS = 4096
-# pictures of a file of the pack, and of a task of decoding: fewer than usual, so that all processes have equally many of them
-_EACH = 2000
+# pictures of a file of the pack, and of a task of decoding: every process has equally many, as few files as by default at 64 px
+_EACH = 5000
 _SIZES = (10_000, 100_000, 1_000_000)
 
 
@@ -58,7 +58,7 @@ class Options:
     """
 
     image_size: int = 64
-    files: int = 20_000
+    files: int = 40_000
     side: int = 160
     largest: int = 1_000_000
     batch_size: int = 256

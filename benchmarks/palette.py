@@ -25,8 +25,8 @@ from torch import Tensor
 from pretint.colour import Palette, ab_bins, bin_palette, count_palette, fit_palette, rgb_histogram, to_palette_space
 from pretint.colour.tables import label_table
 from pretint.data import open_source
-from pretint.recipes.timing import interleaved, share_of
 from pretint.runtime.device import Compute
+from pretint.runtime.rounds import interleaved, share_of
 
 _BATCH, _PIXELS_AT_ONCE = 4096, 1 << 18
 

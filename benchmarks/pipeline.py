@@ -28,8 +28,9 @@ from pretint.data import AUGMENTATIONS, Batches, TensorSource
 from pretint.pretext import Task
 from pretint.recipes import PretrainConfig
 from pretint.recipes.opening import make_model
-from pretint.recipes.timing import example_palette, example_pictures, interleaved, share_of
+from pretint.recipes.timing import example_palette, example_pictures
 from pretint.runtime.device import Compute
+from pretint.runtime.rounds import interleaved, share_of
 
 KINDS = ("augmented", "with grey and labels")
 

@@ -21,7 +21,8 @@ import numpy as np
 import tyro
 from machine import describe
 
-from pretint.recipes.timing import example_pictures, interleaved
+from pretint.recipes.timing import example_pictures
+from pretint.runtime.rounds import interleaved
 
 # torch calls the hook behind every optimiser's step; monotonic clocks of two processes of one machine agree
 _FIRST_STEP = """

@@ -44,9 +44,10 @@ from pretint.data import Batch, TensorSource
 from pretint.pretext import TASKS, wants_pair
 from pretint.recipes import PretrainConfig
 from pretint.recipes.opening import make_model
-from pretint.recipes.timing import Contender, example_palette, example_pictures, interleaved, share_of
+from pretint.recipes.timing import Contender, example_palette, example_pictures
 from pretint.recipes.training_data import class_count
 from pretint.runtime.device import Compute
+from pretint.runtime.rounds import interleaved, share_of
 
 ALL_ENCODERS = (
     "pretint_unet_small",

@@ -49,10 +49,10 @@ def is_picture_store(path: Path) -> bool:
     return path.is_dir() or (path.is_file() and is_tar(path))
 
 
-def file_state(path: Path) -> tuple[int, int]:
+def file_state(path: str | Path) -> tuple[int, int]:
     """Size and time of a file, by which a changed one is known; of one that can't be read, zeros."""
     try:
-        status = path.stat()
+        status = os.stat(path)
     except OSError:
         return 0, 0
     return status.st_size, status.st_mtime_ns
@@ -128,7 +128,7 @@ def _list_folder(root: Path) -> Listing:
                     if is_picture_name(item.name) and len(entries) == before:
                         refused.append(f"{name}: a folder, not a file")
             elif is_picture_name(item.name):
-                entries.append(Entry(name, folder / item.name))
+                entries.append(Entry(name, item.path))
         ancestors.pop()
 
     try:
@@ -149,8 +149,8 @@ def _is_folder(item: os.DirEntry[str]) -> bool:
 
 def _folder_jobs(part: Part) -> Iterator[Job]:
     for row, entry in enumerate(part.entries):
-        assert isinstance(entry.place, Path)
-        yield Job(row, entry.name, entry.place)
+        assert isinstance(entry.place, str)
+        yield Job(row, entry.name, Path(entry.place))
 
 
 class _HeaderReader:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 from ..runtime.errors import DataError
 from .images import SUFFIXES
@@ -15,10 +14,13 @@ TEST_FOLDERS = ("test", "val")
 
 @dataclass(frozen=True)
 class Entry:
-    """A picture file: its name relative to the root ("train/cat/1.jpg"), and its path or its (offset, bytes)."""
+    """A picture file: its name relative to the root ("train/cat/1.jpg"), and its path or its (offset, bytes).
+
+    A string, which takes a third of the memory of a `Path` and less of the time to make one: there may be millions.
+    """
 
     name: str
-    place: Path | tuple[int, int]
+    place: str | tuple[int, int]
 
 
 @dataclass(frozen=True)

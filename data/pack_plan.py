@@ -150,5 +150,5 @@ def _plan_rows(
 
 
 def _state(entry: Entry) -> tuple[str, int, int]:
-    assert isinstance(entry.place, Path)
+    assert isinstance(entry.place, str)
     return entry.name, *file_state(entry.place)

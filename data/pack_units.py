@@ -188,9 +188,9 @@ def _contents(unit: FileUnit) -> Iterator[bytes | str]:
         yield from read_members(unit.archive, unit.entries)
         return
     for entry in unit.entries:
-        assert isinstance(entry.place, Path)
+        assert isinstance(entry.place, str)
         try:
-            yield read_content(entry.place)
+            yield read_content(Path(entry.place))
         except BrokenImageError as error:
             yield str(error)
 

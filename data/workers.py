@@ -12,6 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.synchronize import Event
 from typing import TypeVar
 
+from ..runtime.allocation import keep_freed_memory
 from ..runtime.errors import DataError
 
 # Archives, say, to list: fewer are listed before another process has started.
@@ -84,6 +85,7 @@ def _begin(stop: Event) -> None:
     """A worker's first step: Ctrl-C, which reaches all processes of a terminal, is the main one's to answer."""
     global _stop
     _stop = stop
+    keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

@@ -17,11 +17,12 @@ from ..runtime.compilation import PAYS_FROM
 from ..runtime.determinism import repeatable
 from ..runtime.device import LAYOUTS, Compute, has_bf16
 from ..runtime.errors import ArgumentError
+from ..runtime.rounds import interleaved, share_of
 from ..runtime.runlog import note
 from .options import MachineOptions, Outcome, positive
 from .published import DEFAULT_PRESET, typed_command, usual_config
 from .settings import PretrainConfig
-from .timing import Contender, example_palette, example_pictures, interleaved, share_of
+from .timing import Contender, example_palette, example_pictures
 
 # Another batch size is another training, so it must be worth it.
 _WORTH = 1.05

@@ -14,9 +14,10 @@ import tyro
 from pretint.cli import main
 from pretint.recipes import BenchmarkConfig, PretrainConfig, benchmark, benchmarking, preset_config
 from pretint.recipes.benchmarking import Way, fastest, not_timed
-from pretint.recipes.timing import Contender, example_palette, example_pictures, interleaved
+from pretint.recipes.timing import Contender, example_palette, example_pictures
 from pretint.runtime.device import Compute
 from pretint.runtime.errors import ArgumentError, PretintError, UnknownNameError
+from pretint.runtime.rounds import interleaved
 
 Speed = Callable[[Way], float]
 
