@@ -1,11 +1,14 @@
 """Is packing as fast as decoding, and does training on a pack stay as fast and as small however many pictures it has?
 
-Three tables:
+Four tables:
 
 * packing JPEG files beside decoding them alone, on all cores, interleaved: both start their processes, read every file once and
   make it a picture of the size asked for; packing also writes, sums and syncs. Files lie in the page cache for both.
 * anonymous memory (RssAnon: what is not a page of some file) while batches of a pack are gathered and augmented, one epoch.
 * images per second of the same pipeline at three sizes of pack, interleaved slice by slice, after a pass that fills the page cache.
+* how long single pictures take to be read, chosen at random, and how many page faults that is. Where most are read as fast from the
+  large pack as from the small one and a few take a hundred times as long without a major fault, the machine is a virtual one whose
+  host takes memory away that its guest believes to have: nothing that a program in it could see or mend.
 
     python benchmarks/pack.py                    # a million pictures of 64 px: 12.4 GB of disk, given back at the end
     python benchmarks/pack.py --image-size 32    # 3.1 GB
@@ -16,6 +19,7 @@ from __future__ import annotations
 import functools
 import io
 import itertools
+import resource
 import shutil
 import tempfile
 import time
@@ -54,6 +58,7 @@ class Options:
         batch_size: of the pipeline.
         augment: of the pipeline.
         rounds: timed rounds of each comparison, after one that warms up; the median is printed.
+        reads: how many single reads are timed.
         folder: where files and packs are made; the system's temporary folder by default.
     """
 
@@ -64,6 +69,7 @@ class Options:
     batch_size: int = 256
     augment: str = "flip-crop"
     rounds: int = 5
+    reads: int = 50_000
     folder: Path | None = None
 
 
@@ -102,6 +108,7 @@ def main(options: Options) -> None:
         packs = make_packs(options, Path(folder))
         show_memory(options, packs)
         compare_sizes(options, packs)
+        show_reading(options, packs)
 
 
 def compare_packing(options: Options, folder: Path) -> None:
@@ -214,6 +221,29 @@ def compare_sizes(options: Options, packs: dict[int, Path]) -> None:
     for n, values in rates.items():
         share = share_of(values, rates[smallest])
         print(f"| {n:,} | {median(values):.0f} | {min(values):.0f}–{max(values):.0f} | {share:.3f} |")
+
+
+def show_reading(options: Options, packs: dict[int, Path]) -> None:
+    """Batches as the pipeline reads them go before the pictures that are timed, so that caches are as full of other things."""
+    print("\n| pictures | µs to read one: median | 90 % within | 99 % within | mean | major faults a picture | minor |")
+    print("|---|---|---|---|---|---|---|")
+    for n, pack in packs.items():
+        source, stream = open_source(pack, image_size=options.image_size), forever(pipeline(options, pack))
+        picks = torch.randint(n, (options.reads,), generator=torch.Generator().manual_seed(0))
+        micros, faults = [], [0, 0]
+        for each in picks.split(options.batch_size):
+            next(stream)
+            before = resource.getrusage(resource.RUSAGE_SELF)
+            for pick in each.split(1):
+                start = time.perf_counter()
+                source.gather(pick)
+                micros.append((time.perf_counter() - start) * 1e6)
+            after = resource.getrusage(resource.RUSAGE_SELF)
+            faults[0] += after.ru_majflt - before.ru_majflt
+            faults[1] += after.ru_minflt - before.ru_minflt
+        shown = [*np.percentile(micros, (50, 90, 99)), np.mean(micros)]
+        major, minor = (count / len(micros) for count in faults)
+        print(f"| {n:,} | {' | '.join(f'{value:.1f}' for value in shown)} | {major:.4f} | {minor:.2f} |", flush=True)
 
 
 if __name__ == "__main__":
