@@ -8,7 +8,7 @@ demo: .venv/installed
 	$(BIN)/pretint demo
 
 test: .venv/tested lint
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 lint: .venv/tested
 	$(BIN)/ruff format --check .

@@ -6,9 +6,9 @@ Four tables:
   make it a picture of the size asked for; packing also writes, sums and syncs. Files lie in the page cache for both.
 * anonymous memory (RssAnon: what is not a page of some file) while batches of a pack are gathered and augmented, one epoch.
 * images per second of the same pipeline at three sizes of pack, interleaved slice by slice, after a pass that fills the page cache.
-* how long single pictures take to be read, chosen at random, and how many page faults that is. Where most are read as fast from the
-  large pack as from the small one and a few take a hundred times as long without a major fault, the machine is a virtual one whose
-  host takes memory away that its guest believes to have: nothing that a program in it could see or mend.
+* how long single pictures take to be read, chosen at random, and how many page faults that is. Major faults of a pack that would
+  fit into memory are those of a system that gives pages which nobody has touched for a while away early, as that of a virtual
+  machine may which shares its host's memory with others (on Linux DAMON's `pageout`).
 
     python benchmarks/pack.py                    # a million pictures of 64 px: 12.4 GB of disk, given back at the end
     python benchmarks/pack.py --image-size 32    # 3.1 GB

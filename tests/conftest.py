@@ -34,6 +34,21 @@ import torch  # noqa: E402
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", _threads)))
 
 
+# Of several workers, each takes the next file when it is done with one: those that take minutes go first, or the one that begins
+# the last of them works on alone.
+_LONGEST = (
+    "recipes/test_processes.py",
+    "recipes/test_transferring.py",
+    "recipes/test_verbs.py",
+    "recipes/test_compiling.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of the longest files first; the others as they are."""
+    items.sort(key=lambda item: not item.path.as_posix().endswith(_LONGEST))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory: pytest.TempPathFactory):
     """Nothing is read from or written to the user's own cache."""
