@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from pretint.data import make_toy
+from pretint.downstream import linear
 from pretint.recipes import PretrainConfig, pretrain, tuning
 
 
@@ -38,9 +39,11 @@ def small_config(data: Path, out: Path, **settings) -> PretrainConfig:
 
 @pytest.fixture(scope="module")
 def few_steps():
-    """Networks that are trained on labels have as few steps as their epochs have, not 400 at least."""
+    """Networks that are trained on labels have as few steps as their epochs have, not 400 at least, and linear probes 10 epochs,
+    not 600 steps: for tests of what is judged and where the figures go, not of how good they are."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tuning, "fine_tune", functools.partial(tuning.fine_tune, min_steps=1))
+        patch.setattr(linear, "_STEPS", 1)
         yield
 
 

@@ -47,9 +47,11 @@ else:  # batch norm would make a picture's gradient depend on its neighbours, an
 
 from pretint.cli import main  # noqa: E402
 from pretint.data.batches import Batches  # noqa: E402
+from pretint.downstream import linear  # noqa: E402
 from pretint.recipes import pretraining, tuning  # noqa: E402
 
 tuning.fine_tune = functools.partial(tuning.fine_tune, min_steps=1)
+linear._STEPS = 1
 pretraining._BATCH_OF_PASSES = 7  # palette and colour histogram are of several chunks
 told: list[dict[str, Any]] = []
 steps, loss_function = Batches._steps, pretraining.loss_function

@@ -33,6 +33,8 @@ from .conftest import small_config
 TINY = {"epochs": 1, "limit": 128, "precision": "fp32"}
 FULL_NAME = "timm/test_resnet.r160_in1k"
 
+pytestmark = pytest.mark.usefixtures("few_steps")
+
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:

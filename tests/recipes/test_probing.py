@@ -13,6 +13,8 @@ from pretint.runtime.results import read_results
 
 from .conftest import small_config
 
+pytestmark = pytest.mark.usefixtures("few_steps")
+
 
 @pytest.fixture(scope="module")
 def pair_run(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
