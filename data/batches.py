@@ -142,6 +142,14 @@ def _resample(
     return part.round_().to(torch.uint8)
 
 
+def check_even_shares(batch_size: int, processes: int) -> None:
+    """Raises ArgumentError unless so many processes have equally many images of each training batch."""
+    if batch_size % processes:
+        raise ArgumentError(
+            f"--batch-size: {batch_size} images can't be shared evenly by {processes} processes; use a multiple of {processes}."
+        )
+
+
 class Batches:
     """The batches of a source, epoch by epoch; any step of any epoch can be had without the ones before it.
 
@@ -187,11 +195,8 @@ class Batches:
             raise UnknownNameError("augment", augment, AUGMENTATIONS)
         if batch_size < 1:
             raise ArgumentError(f"batch_size: got {batch_size}; at least 1 picture per step is needed.")
-        if drop_last and batch_size % world_size():
-            raise ArgumentError(
-                f"--batch-size: {batch_size} images can't be shared evenly by {world_size()} processes; use a multiple of "
-                f"{world_size()}."
-            )
+        if drop_last:
+            check_even_shares(batch_size, world_size())
         if not len(source):
             raise ArgumentError(f"source: {source.name!r} ({source.split}) has no pictures; at least 1 is needed.")
         if drop_last and len(source) < batch_size:

@@ -8,10 +8,12 @@ from dataclasses import replace
 from typing import Concatenate, ParamSpec, TypeVar
 
 from ..data import ImageSource
+from ..data.batches import check_even_shares
 from ..runtime import processes
 from ..runtime.device import resolve_device
 from ..runtime.errors import ArgumentError, DataError
 from .options import Outcome, ProcessOptions
+from .settings import PretrainConfig
 
 ConfigT = TypeVar("ConfigT", bound=ProcessOptions)
 MoreP = ParamSpec("MoreP")
@@ -69,9 +71,13 @@ def start_processes(config: ProcessOptions, words: Sequence[str]) -> int:
     """Runs the command of these words in as many processes as its config says; returns the exit code.
 
     Raises:
-        ArgumentError: the device does not take so many.
+        ArgumentError: the device does not take so many, or training batches cannot be shared by them.
     """
     from ..runtime.launcher import launch
 
+    if (
+        isinstance(config, PretrainConfig) and not config.resume
+    ):  # before each of them has imported torch to say the same
+        check_even_shares(config.batch_size, config.processes)
     processes.check_devices(resolve_device(config.device).type, config.processes)
     return launch(words, config.processes)

@@ -15,8 +15,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from pretint.cli import main
 from pretint.recipes import PretrainConfig, ProbeConfig, pretrain, probe
 from pretint.recipes.opening import read_settings
+from pretint.runtime import launcher
 from pretint.runtime.checkpoints import Checkpoints
 from pretint.runtime.errors import ArgumentError
 from pretint.runtime.results import read_results
@@ -488,3 +490,18 @@ def test_another_number_than_torchrun_started_is_refused(monkeypatch: pytest.Mon
     monkeypatch.setenv("WORLD_SIZE", "many")
     with pytest.raises(ArgumentError, match="WORLD_SIZE"):
         probe(ProbeConfig(run=tmp_path))
+
+
+def test_batches_that_cannot_be_shared_are_refused_before_any_process_is_started(monkeypatch, capsys, tmp_path):
+    """A run that goes on is judged by its own batch size, which its processes read from its folder."""
+    started = []
+    monkeypatch.setattr(launcher, "launch", lambda words, processes: started.append(processes) or 0)
+    words = ["pretrain", "--data", "toy", "--device", "cpu", "--out", str(tmp_path / "run")]
+    assert main([*words, "--processes", "3", "--batch-size", "32"]) == 2
+    assert (
+        "--batch-size: 32 images can't be shared evenly by 3 processes; use a multiple of 3." in capsys.readouterr().err
+    )
+    assert not started
+    assert main([*words, "--processes", "3", "--batch-size", "33"]) == 0
+    assert main([*words, "--processes", "3", "--resume"]) == 0
+    assert started == [3, 3]
