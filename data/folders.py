@@ -121,7 +121,7 @@ def _list_folder(root: Path) -> Listing:
             items = sorted(found, key=lambda item: item.name)
         for item in items:
             name = prefix + legible(item.name)
-            if _is_folder(item):
+            if is_folder(item):
                 if not item.name.startswith("."):
                     before = len(entries)
                     walk(folder / item.name, f"{name}/")
@@ -140,7 +140,8 @@ def _list_folder(root: Path) -> Listing:
     return Listing(f"the folder {str(root)!r}", tuple(sorted(entries, key=lambda entry: entry.name)), tuple(refused))
 
 
-def _is_folder(item: os.DirEntry[str]) -> bool:
+def is_folder(item: os.DirEntry[str]) -> bool:
+    """Whether an item of a folder is a folder, or a link to one."""
     try:
         return item.is_dir()
     except OSError:  # a link that leads in a circle: left to the decoder, which names it if it is called a picture

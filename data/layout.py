@@ -16,7 +16,7 @@ TEST_FOLDERS = ("test", "val")
 class Entry:
     """A picture file: its name relative to the root ("train/cat/1.jpg"), and its path or its (offset, bytes).
 
-    A string, which takes a third of the memory of a `Path` and less of the time to make one: there may be millions.
+    The path is a string, which takes less memory than a `Path`: there may be millions.
     """
 
     name: str

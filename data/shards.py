@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from ..runtime.errors import DataError
 from ..runtime.words import legible, shortened
-from .folders import is_tar, walk_tar, why_refused
+from .folders import is_folder, is_tar, walk_tar, why_refused
 from .layout import TEST_FOLDERS, Entry, is_picture_name
 
 _LABEL_SUFFIXES = (".cls", ".json")
@@ -53,7 +53,7 @@ def find_shards(folder: Path) -> dict[str, list[Path]] | None:
             return {"train": _regular(shards)}
         if any(is_picture_name(item.name) for item in items):
             return None
-        folders = [item for item in items if item.is_dir()]
+        folders = [item for item in items if is_folder(item)]
         if not folders or not {item.name for item in folders} <= {"train", *TEST_FOLDERS}:
             return None
         parts = {item.name: _only_shards(_visible(Path(item.path))) for item in folders}
@@ -107,7 +107,7 @@ def _visible(folder: Path) -> list[os.DirEntry[str]]:
 
 def _only_shards(items: list[os.DirEntry[str]]) -> list[Path]:
     """The archives among some files, sorted by name; nothing where there are folders or pictures too."""
-    if any(item.is_dir() or is_picture_name(item.name) for item in items):
+    if any(is_folder(item) or is_picture_name(item.name) for item in items):
         return []
     return sorted((path for item in items if is_tar(path := Path(item.path))), key=lambda path: path.name)
 

@@ -75,9 +75,8 @@ def start_processes(config: ProcessOptions, words: Sequence[str]) -> int:
     """
     from ..runtime.launcher import launch
 
-    if (
-        isinstance(config, PretrainConfig) and not config.resume
-    ):  # before each of them has imported torch to say the same
+    # before each of them has imported torch to say the same
+    if isinstance(config, PretrainConfig) and not config.resume:
         check_even_shares(config.batch_size, config.processes)
     processes.check_devices(resolve_device(config.device).type, config.processes)
     return launch(words, config.processes)

@@ -16,7 +16,7 @@ from PIL import Image
 from pretint.data import available_splits, folders, open_source
 from pretint.runtime.errors import ArgumentError, DataError
 
-from .conftest import write_tar
+from .conftest import fill_folder, png, write_tar
 
 
 def _png(number: int) -> bytes:
@@ -134,6 +134,12 @@ def test_an_empty_folder_and_an_empty_archive_say_what_is_needed(tmp_path):
     ):
         with pytest.raises(DataError, match="holds no picture"):
             open_source(spec)
+
+
+def test_a_link_that_leads_to_itself_does_not_hide_the_pictures_beside_it(tmp_path):
+    root = fill_folder(tmp_path / "d", {"1.png": png(1), "2.png": png(2)})
+    (root / "loop").symlink_to("loop")
+    assert len(open_source(root, image_size=8, unlabelled=True)) == 2
 
 
 def test_links_to_folders_are_followed_but_never_in_circles(tmp_path):
